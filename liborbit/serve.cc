@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+//
+// The loop of an orbit. This file is compiled without unwind tables, so that for
+// an exception the stack ends here: without a handler in the task it terminates
+// the orbit. Otherwise it could reach a handler in the main program's functions
+// below, and the orbit would go on as a second main program.
+#include "internal.h"
+
+#include "syscall.h"
+
+#include <unistd.h>
+
+namespace liborbit {
+
+void serve(int fd, void *arg, std::size_t arg_room)
+{
+	orbit_return_args args{};
+
+	for (;;) {
+		args.arg = reinterpret_cast<std::uintptr_t>(arg);
+		args.arg_size = arg_room;
+
+		const int err = sys_return(fd, &args);
+
+		if (err == -EINTR) // the last value has been handed in
+			continue;
+		if (err < 0)
+			_exit(err == -ESHUTDOWN ? 0 : -err);
+
+		const auto entry = reinterpret_cast<orbit_entry>(args.entry);
+
+		args.value = entry(arg, args.arg_size);
+	}
+}
+
+} // namespace liborbit

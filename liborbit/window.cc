@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT
+#include "window.h"
+
+#include "internal.h"
+
+#include <cerrno>
+#include <cstdlib>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+namespace liborbit {
+
+namespace {
+
+constexpr std::size_t default_bytes = std::size_t{1} << 40;
+constexpr std::size_t least_bytes = std::size_t{1} << 20;
+
+pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+RangeAllocator ranges;
+bool reserved;
+unsigned fork_count;
+
+void *reservation(std::uintptr_t start, std::size_t bytes, int flags)
+{
+	return mmap(reinterpret_cast<void *>(start), bytes, PROT_NONE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+}
+
+void before_fork()
+{
+	pthread_mutex_lock(&lock);
+}
+
+void after_fork_in_parent()
+{
+	pthread_mutex_unlock(&lock);
+}
+
+// A child inherits the window but no pool, so the pools have left holes. They are
+// reserved again at once: in an orbit, for the kernel to put its view of the pool
+// there; in any child, so that a stray pointer into a pool faults instead of
+// hitting what malloc put there. What another fork handler has mapped into a hole
+// by then stays (hence no MAP_FIXED).
+void after_fork_in_child()
+{
+	for (const Range *range = ranges.first(); range; range = range->next)
+		reservation(range->start, range->bytes, MAP_FIXED_NOREPLACE);
+	fork_count++;
+	pthread_mutex_unlock(&lock);
+}
+
+// Before the lock is first taken, so that no child inherits it locked.
+int register_fork_handlers()
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	static int err;
+
+	pthread_once(&once, [] {
+		err = -pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+	});
+	return err;
+}
+
+std::size_t default_size()
+{
+	const char *text = secure_getenv("ORBIT_WINDOW");
+	std::size_t bytes = text ? parse_size(text) : default_bytes;
+	rlimit limit;
+
+	if (!bytes) {
+		log(ORBIT_LOG_ERROR, "ORBIT_WINDOW=%s is not a size; using the default", text);
+		bytes = default_bytes;
+	}
+	// Leave the rest of the address space to the program.
+	if (!getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY &&
+	    bytes > limit.rlim_cur / 4)
+		bytes = limit.rlim_cur / 4;
+	return bytes;
+}
+
+int reserve_locked(std::size_t bytes)
+{
+	const bool exact = bytes != 0;
+
+	if (reserved)
+		return -EALREADY;
+	if (!exact)
+		bytes = default_size();
+	if (bytes > SIZE_MAX - page_size())
+		return -ENOMEM;
+	bytes = (bytes + page_size() - 1) & ~(page_size() - 1);
+
+	void *start = reservation(0, bytes, 0);
+
+	while (start == MAP_FAILED && !exact && bytes / 2 >= least_bytes) {
+		bytes = (bytes / 2) & ~(page_size() - 1);
+		start = reservation(0, bytes, 0);
+	}
+	if (start == MAP_FAILED)
+		return -ENOMEM;
+	ranges.reset(reinterpret_cast<std::uintptr_t>(start), bytes);
+	reserved = true;
+	log(ORBIT_LOG_DEBUG, "reserved %zu MiB of addresses at %p", bytes >> 20, start);
+	return 0;
+}
+
+} // namespace
+
+void RangeAllocator::reset(std::uintptr_t start, std::size_t bytes)
+{
+	start_ = start;
+	bytes_ = bytes;
+	first_ = nullptr;
+}
+
+bool RangeAllocator::take(Range *range, std::size_t bytes)
+{
+	const std::uintptr_t end = start_ + bytes_;
+	std::uintptr_t candidate = start_;
+	Range **link = &first_;
+
+	while (*link && (*link)->start - candidate < bytes) {
+		candidate = (*link)->start + (*link)->bytes;
+		link = &(*link)->next;
+	}
+	if (!*link && end - candidate < bytes)
+		return false;
+	range->start = candidate;
+	range->bytes = bytes;
+	range->next = *link;
+	*link = range;
+	return true;
+}
+
+void RangeAllocator::release(Range *range)
+{
+	for (Range **link = &first_; *link; link = &(*link)->next) {
+		if (*link == range) {
+			*link = range->next;
+			return;
+		}
+	}
+}
+
+std::size_t parse_size(const char *text)
+{
+	char *end;
+	unsigned shift = 0;
+
+	if (*text < '0' || *text > '9')
+		return 0;
+	errno = 0;
+	const unsigned long long number = strtoull(text, &end, 10);
+
+	if (errno)
+		return 0;
+	switch (*end) {
+	case 'T':
+		shift += 10;
+		[[fallthrough]];
+	case 'G':
+		shift += 10;
+		[[fallthrough]];
+	case 'M':
+		shift += 10;
+		[[fallthrough]];
+	case 'K':
+		shift += 10;
+		end++;
+	}
+	if (*end || number > SIZE_MAX >> shift)
+		return 0;
+	return static_cast<std::size_t>(number) << shift;
+}
+
+std::size_t page_size()
+{
+	return static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+}
+
+int window_reserve(std::size_t bytes)
+{
+	if (const int err = register_fork_handlers())
+		return err;
+
+	pthread_mutex_lock(&lock);
+	const int err = reserve_locked(bytes);
+
+	pthread_mutex_unlock(&lock);
+	return err;
+}
+
+int window_ensure()
+{
+	const int err = window_reserve(0);
+
+	return err == -EALREADY ? 0 : err;
+}
+
+int window_take(Range *range, std::size_t bytes)
+{
+	pthread_mutex_lock(&lock);
+	const bool taken = ranges.take(range, bytes);
+
+	pthread_mutex_unlock(&lock);
+	return taken ? 0 : -ENOMEM;
+}
+
+int window_release(Range *range)
+{
+	int err = 0;
+
+	// Under the lock, so that no child is forked between the two steps: it would
+	// have a hole that it does not know of.
+	pthread_mutex_lock(&lock);
+	if (reservation(range->start, range->bytes, MAP_FIXED) == MAP_FAILED)
+		err = -errno;
+	else
+		ranges.release(range);
+	pthread_mutex_unlock(&lock);
+	return err;
+}
+
+unsigned generation()
+{
+	return fork_count;
+}
+
+} // namespace liborbit

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+//
+// The address window: one range of addresses, reserved before the first pool or
+// orbit exists, in which all pools lie. What is reserved in the main program is
+// reserved in its orbits, because they are forked from it; so an address that is
+// handed out later is free on both sides.
+#ifndef LIBORBIT_WINDOW_H
+#define LIBORBIT_WINDOW_H
+
+#include <cstddef>
+#include <cstdint>
+
+namespace liborbit {
+
+// A piece of the window. Its user owns the struct; while it is taken it is linked
+// into the allocator, which needs no memory of its own.
+struct Range {
+	std::uintptr_t start;
+	std::size_t bytes;
+	Range *next;
+};
+
+// First fit over an ordered list: pools are few and long-lived. Not thread-safe.
+class RangeAllocator {
+public:
+	void reset(std::uintptr_t start, std::size_t bytes);
+	bool take(Range *range, std::size_t bytes); // false: no room
+	void release(Range *range);
+	const Range *first() const { return first_; }
+
+private:
+	std::uintptr_t start_ = 0;
+	std::size_t bytes_ = 0;
+	Range *first_ = nullptr;
+};
+
+// "64M" and the like to bytes; 0 if it is no size.
+std::size_t parse_size(const char *text);
+
+std::size_t page_size();
+
+// Reserve the window. bytes 0: the default size. -EALREADY if there is one.
+int window_reserve(std::size_t bytes);
+
+// Reserve the window with the default size unless there is one.
+int window_ensure();
+
+// Take a range, which stays reserved until something is mapped over it.
+int window_take(Range *range, std::size_t bytes);
+
+// Replace what is mapped there by a reservation, and give the range back.
+int window_release(Range *range);
+
+// How many forks lie between the process that reserved the window and this one.
+// A handle that was made in another generation belongs to another process.
+unsigned generation();
+
+} // namespace liborbit
+
+#endif // LIBORBIT_WINDOW_H
