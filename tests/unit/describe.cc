@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+#include <orbit/orbit.hpp>
+
+#include <cerrno>
+#include <csignal>
+#include <gtest/gtest.h>
+#include <string>
+
+namespace {
+
+orbit_outcome outcome(int error, orbit_cause cause = ORBIT_CAUSE_NONE, int code = 0,
+		      std::uint64_t address = 0)
+{
+	orbit_outcome out{};
+
+	out.size = sizeof(out);
+	out.error = error;
+	out.cause = cause;
+	out.code = code;
+	out.fault_addr = address;
+	return out;
+}
+
+std::string text(const orbit_outcome &out)
+{
+	return orbit::Error(out).message();
+}
+
+TEST(Describe, NamesWhatEndedTheOrbit)
+{
+	EXPECT_EQ(text(outcome(-ECONNRESET, ORBIT_CAUSE_SIGNAL, SIGSEGV)),
+		  "killed by signal 11 (SIGSEGV) at address 0x0");
+	EXPECT_EQ(text(outcome(-ECONNRESET, ORBIT_CAUSE_SIGNAL, SIGBUS, 0xabc)),
+		  "killed by signal 7 (SIGBUS) at address 0xabc");
+	EXPECT_EQ(text(outcome(-ECONNRESET, ORBIT_CAUSE_SIGNAL, SIGABRT)),
+		  "killed by signal 6 (SIGABRT)");
+	EXPECT_EQ(text(outcome(-ECONNRESET, ORBIT_CAUSE_SIGNAL, 40)), "killed by signal 40 (unnamed)");
+	EXPECT_EQ(text(outcome(-ECONNRESET, ORBIT_CAUSE_EXIT, 3)),
+		  "ended itself with exit status 3");
+	EXPECT_EQ(text(outcome(-ECANCELED, ORBIT_CAUSE_EXIT, 3)),
+		  "not begun: ended itself with exit status 3");
+	EXPECT_EQ(text(outcome(-ETIMEDOUT, ORBIT_CAUSE_TIMEOUT)),
+		  "ran past its time limit and was killed");
+}
+
+TEST(Describe, HasAWordForEveryCauseAndError)
+{
+	for (unsigned cause = ORBIT_CAUSE_NONE; cause <= ORBIT_CAUSE_OWNER + 1; cause++)
+		EXPECT_FALSE(text(outcome(-ECONNRESET, static_cast<orbit_cause>(cause))).empty());
+	for (int error = 0; error < 200; error++)
+		EXPECT_FALSE(text(outcome(-error)).empty()) << error;
+	EXPECT_EQ(text(outcome(-ENOMEM)), "Cannot allocate memory");
+	EXPECT_EQ(text(outcome(-100000)), "error -100000");
+}
+
+TEST(Describe, WorksLikeSnprintf)
+{
+	const orbit_outcome out = outcome(-ECONNRESET, ORBIT_CAUSE_EXIT, 3);
+	char buf[8];
+
+	EXPECT_EQ(orbit_describe(&out, nullptr, 0), 31);
+	EXPECT_EQ(orbit_describe(&out, buf, sizeof(buf)), 31);
+	EXPECT_STREQ(buf, "ended i");
+	EXPECT_EQ(orbit_describe(nullptr, buf, sizeof(buf)), -EINVAL);
+	EXPECT_EQ(orbit_describe(&out, nullptr, 1), -EINVAL);
+}
+
+} // namespace
