@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+#
+# The front door; `make` alone tells what there is.
+
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+CXXFLAGS ?= -O2 -g
+
+# Built kernels to use instead of those of the series, for work on the patches.
+KERNEL ?=
+DEBUG_KERNEL ?=
+
+PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
+	libgtest-dev libexpected-dev python3 busybox-static qemu-system-x86 \
+	$(if $(KERNEL_SRC),,linux-source-6.12)
+
+# Every .cc in these directories is one program.
+gtests := $(patsubst %.cc,$(BUILD)/%,$(wildcard $(addprefix tests/,unit/*.cc conformance/*.cc counted/*.cc)))
+examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(wildcard examples/*/))
+library := $(BUILD)/liborbit/liborbit.a
+
+flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread
+
+.PHONY: help demo test kernel boot install deps programs clean FORCE
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo      watch an application use orbits, on the patched kernel in a virtual machine'
+	@echo 'make test      all tests, here and in virtual machines'
+	@echo 'make boot      a shell on the patched kernel, in a virtual machine with this root directory'
+	@echo 'make kernel    build the patched kernel, and print where it is'
+	@echo 'make programs  build the library, the examples and the tests'
+	@echo 'make install   install the library and its headers (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
+	@echo 'make deps      install the Debian packages that all this needs'
+	@echo 'make clean     delete $(BUILD)/; `linux-patches/build clean` deletes the kernels'
+	@echo
+	@echo 'BUILD=<directory> builds there.  KERNEL=<directory> and DEBUG_KERNEL=<directory> use'
+	@echo 'kernels that are built already.  Each of these installs and builds what it needs.'
+
+# $(call kernel,FLAVOUR,DIRECTORY): where to find a kernel, as a command.
+kernel = $(if $(2),echo $(2),linux-patches/build $(1))
+
+demo: programs
+	@kernel=$$($(call kernel,vm,$(KERNEL))) && \
+	tests/vm/run.py exec --kernel "$$kernel" --timeout 600 --file "$$kernel/System.map" -- \
+		$(BUILD)/examples/system-map-audit /System.map
+
+test: programs
+	@kernel=$$($(call kernel,vm,$(KERNEL))) && debug=$$($(call kernel,debug,$(DEBUG_KERNEL))) && \
+	tests/all.py --build $(BUILD) --kernel "$$kernel" --debug-kernel "$$debug"
+
+kernel: deps
+	@$(call kernel,vm,$(KERNEL))
+
+boot: programs
+	@kernel=$$($(call kernel,vm,$(KERNEL))) && \
+	tests/vm/run.py boot --kernel "$$kernel" --root host --chdir $(CURDIR)
+
+programs: deps
+	@$(MAKE) -s $(library) $(examples) $(gtests)
+
+$(library): FORCE
+	@$(MAKE) --no-print-directory -C liborbit all BUILD=$(abspath $(BUILD))/liborbit CXXFLAGS='$(CXXFLAGS)'
+
+$(BUILD)/tests/%: tests/%.cc $(library)
+	@mkdir -p $(@D)
+	@echo "  CXX  $@"
+	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(library) -lgtest_main -lgtest
+
+# An example is a directory; all its .cc files are one program.
+.SECONDEXPANSION:
+$(BUILD)/examples/%: $$(wildcard examples/%/*.cc) $(library)
+	@mkdir -p $(@D)
+	@echo "  CXX  $@"
+	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $(filter %.cc,$^) $(library)
+
+-include $(addsuffix .d,$(gtests))
+# With several sources the compiler names a .d after each of them.
+-include $(wildcard $(BUILD)/examples/*.d)
+
+install: deps
+	@$(MAKE) --no-print-directory -C liborbit all install BUILD=$(abspath $(BUILD))/liborbit \
+		PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
+
+deps:
+	@scripts/install-packages $(PACKAGES)
+
+clean:
+	rm -rf $(BUILD)

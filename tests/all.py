@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""All tests: on this host, and on the patched kernels in virtual machines.
+
+Normally run by `make test`, which builds what this needs.  The last line tells how many
+tests passed and failed; BUILD/results/ keeps what each machine said.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "vm"))
+import run as vm  # noqa: E402
+
+HOST_SECONDS = 120      # for one program on this host
+GUEST_SECONDS = 120     # for one program in a guest, before scaling
+COUNTED_SECONDS = 300
+
+
+def programs(directory):
+    """The executables in a directory; none if it is not there."""
+    return sorted(path for path in directory.glob("*")
+                  if path.is_file() and os.access(path, os.X_OK))
+
+
+def run_here(name, command):
+    """Run a program on this host, and judge it as one in a guest is judged."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              stdin=subprocess.DEVNULL, timeout=HOST_SECONDS)
+        status = done.returncode if done.returncode >= 0 else 128 - done.returncode
+        return vm.judge_output(name, status, done.stdout.decode(errors="replace"))
+    except subprocess.TimeoutExpired as late:
+        return vm.judge_output(name, None, (late.stdout or b"").decode(errors="replace"),
+                               "its deadline passed")
+
+
+def run_unittests(directory):
+    """Run the test_*.py of a directory in this process."""
+    def leaves(suite):
+        for test in suite:
+            yield from leaves(test) if isinstance(test, unittest.TestSuite) else [test]
+
+    cases = []
+    for test in leaves(unittest.TestLoader().discover(str(directory), top_level_dir=str(directory))):
+        result = unittest.TestResult()
+        test.run(result)
+        wrong = "\n".join(text for _, text in result.failures + result.errors)
+        outcome = "fail" if wrong else "skip" if result.skipped else "pass"
+        cases.append(vm.Case(str(directory.relative_to(HERE.parent)), test.id(), outcome, wrong))
+    return cases
+
+
+def run_guest(title, machine, tests, results):
+    """Boot one guest for these tests, and keep what it said."""
+    print(f"{title} ({machine.accel}, {len(tests)} programs)", flush=True)
+    report = machine.run(tests, progress=vm.print_progress)
+    results.mkdir(parents=True, exist_ok=True)
+    vm.write_json(results / f"{title.split()[0]}.json", report)
+    for case in report.cases:
+        case.program = f"{title.split()[0]}: {case.program}"
+    print(f"  {vm.summary(report.cases)}, {report.seconds:.0f} s")
+    return report.cases
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=Path, required=True, help="where make built the tests")
+    parser.add_argument("--kernel", type=Path, required=True)
+    parser.add_argument("--debug-kernel", type=Path, help="without it, the debug run is left out")
+    options = parser.parse_args()
+    tests, results = options.build / "tests", options.build / "results"
+
+    print("host")
+    cases = []
+
+    def host(name, judge, *arguments):
+        begin = time.monotonic()
+        new = judge(*arguments)
+        cases.extend(new)
+        vm.print_progress(vm.Test(name, []), new, time.monotonic() - begin)
+
+    # The runner's own tests boot guests too, if they know a kernel.
+    os.environ["ORBIT_TEST_KERNEL"] = str(options.kernel)
+    for directory in sorted({file.parent for file in HERE.glob("**/test_*.py")}):
+        host(directory.name, run_unittests, directory)
+    host("liborbit check", run_here, "liborbit check", [
+        "make", "-s", "-C", str(HERE.parent / "liborbit"), "check",
+        f"BUILD={(options.build / 'liborbit').resolve()}"])
+    for program in programs(tests / "unit"):
+        host(program.name, run_here, program.name, [program])
+
+    def guests(kernel):
+        found = programs(kernel / "selftests") + programs(tests / "conformance")
+        return [vm.Test(path.name, [str(path)], GUEST_SECONDS) for path in found]
+
+    cases += run_guest("vm", vm.Machine(options.kernel), guests(options.kernel), results)
+    counted = [vm.Test(path.name, [str(path)], COUNTED_SECONDS)
+               for path in programs(tests / "counted")]
+    if counted:
+        cases += run_guest("counted instructions", vm.Machine(options.kernel, icount=True),
+                           counted, results)
+    if options.debug_kernel:
+        cases += run_guest("debug kernel", vm.Machine(options.debug_kernel, memory="2G"),
+                           guests(options.debug_kernel), results)
+    print()
+    vm.print_failures(cases)
+    print(vm.summary(cases))
+    return 1 if any(case.outcome == "fail" for case in cases) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"all.py: {error}")
