@@ -21,12 +21,29 @@ import run as vm  # noqa: E402
 HOST_SECONDS = 120      # for one program on this host
 GUEST_SECONDS = 120     # for one program in a guest, before scaling
 COUNTED_SECONDS = 300
+SANITIZERS = ("asan", "tsan")   # the builds in which the unit tests run once more
 
 
-def programs(directory):
+def executables(directory):
     """The executables in a directory; none if it is not there."""
     return sorted(path for path in directory.glob("*")
                   if path.is_file() and os.access(path, os.X_OK))
+
+
+def programs(build, kind):
+    """What make builds of the sources in tests/KIND.
+
+    One that is missing there fails when it is run; what is there of a source that is gone
+    is not run.
+    """
+    return [build / "tests" / kind / source.stem for source in sorted((HERE / kind).glob("*.cc"))]
+
+
+def expect(cases, what, found):
+    """What was found; to find nothing is a failed test, for nothing else would tell."""
+    if not found:
+        cases.append(vm.Case(what, "", "fail", "there are none"))
+    return found
 
 
 def run_here(name, command):
@@ -39,6 +56,8 @@ def run_here(name, command):
     except subprocess.TimeoutExpired as late:
         return vm.judge_output(name, None, (late.stdout or b"").decode(errors="replace"),
                                "its deadline passed")
+    except OSError as error:
+        return vm.judge_output(name, None, "", str(error))
 
 
 def run_unittests(directory):
@@ -53,12 +72,21 @@ def run_unittests(directory):
         test.run(result)
         wrong = "\n".join(text for _, text in result.failures + result.errors)
         outcome = "fail" if wrong else "skip" if result.skipped else "pass"
-        cases.append(vm.Case(str(directory.relative_to(HERE.parent)), test.id(), outcome, wrong))
-    return cases
+        cases.append(vm.Case(directory.name, test.id(), outcome, wrong))
+    return cases or [vm.Case(directory.name, "", "fail", "it has no test case")]
+
+
+def guest_tests(cases, build, kernel):
+    """What runs on a kernel: its own selftests, and the promises' tests."""
+    found = (expect(cases, f"selftests in {kernel}", executables(kernel / "selftests"))
+             + expect(cases, "programs of tests/conformance", programs(build, "conformance")))
+    return [vm.Test(path.name, [str(path)], GUEST_SECONDS) for path in found]
 
 
 def run_guest(title, machine, tests, results):
     """Boot one guest for these tests, and keep what it said."""
+    if not tests:
+        return []
     print(f"{title} ({machine.accel}, {len(tests)} programs)", flush=True)
     report = machine.run(tests, progress=vm.print_progress)
     results.mkdir(parents=True, exist_ok=True)
@@ -76,7 +104,7 @@ def main():
     parser.add_argument("--kernel", type=Path, required=True)
     parser.add_argument("--debug-kernel", type=Path, help="without it, the debug run is left out")
     options = parser.parse_args()
-    tests, results = options.build / "tests", options.build / "results"
+    results = options.build / "results"
 
     print("host")
     cases = []
@@ -94,19 +122,20 @@ def main():
     host("liborbit check", run_here, "liborbit check", [
         "make", "-s", "-C", str(HERE.parent / "liborbit"), "check",
         f"BUILD={(options.build / 'liborbit').resolve()}"])
-    for program in programs(tests / "unit"):
-        host(program.name, run_here, program.name, [program])
+    for build in (options.build, *(options.build / sanitizer for sanitizer in SANITIZERS)):
+        for program in expect(cases, "programs of tests/unit", programs(build, "unit")):
+            prefix = f"{build.name}: " if build != options.build else ""
+            host(prefix + program.name, run_here, prefix + program.name, [program])
 
     def guests(kernel):
-        found = programs(kernel / "selftests") + programs(tests / "conformance")
-        return [vm.Test(path.name, [str(path)], GUEST_SECONDS) for path in found]
+        return guest_tests(cases, options.build, kernel)
 
     cases += run_guest("vm", vm.Machine(options.kernel), guests(options.kernel), results)
     counted = [vm.Test(path.name, [str(path)], COUNTED_SECONDS)
-               for path in programs(tests / "counted")]
-    if counted:
-        cases += run_guest("counted instructions", vm.Machine(options.kernel, icount=True),
-                           counted, results)
+               for path in expect(cases, "programs of tests/counted",
+                                  programs(options.build, "counted"))]
+    cases += run_guest("counted instructions", vm.Machine(options.kernel, icount=True), counted,
+                       results)
     if options.debug_kernel:
         cases += run_guest("debug kernel", vm.Machine(options.debug_kernel, memory="2G"),
                            guests(options.debug_kernel), results)

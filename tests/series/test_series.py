@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Tests of the kernel patches as patches: the series is whole, clean and stays in its own
+corner of the kernel, and what the library has copied from it is the same there."""
+
+import functools
+import re
+import subprocess
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PATCHES = ROOT / "linux-patches"
+
+# All that the series may touch: nothing of core mm, fork, exit or scheduling (promise 11).
+ALLOWED = re.compile(r"""
+    kernel/orbit/.*
+    | include/uapi/linux/orbit\.h
+    | include/trace/events/orbit\.h
+    | arch/x86/entry/syscalls/[^/]*
+    | include/linux/syscalls\.h
+    | init/Kconfig
+    | kernel/Makefile
+    | Documentation/.*
+    | MAINTAINERS
+    | tools/testing/selftests/(orbit/.*|Makefile)
+    """, re.X)
+
+
+def series():
+    """The patches that the series names, in order."""
+    words = [line.split("#")[0].split() for line in (PATCHES / "series").read_text().splitlines()]
+    return [PATCHES / line[0] for line in words if line]
+
+
+@functools.cache
+def tree():
+    """The kernel's source with the series applied, where the build keeps it."""
+    done = subprocess.run([PATCHES / "build", "apply"], stdout=subprocess.PIPE, text=True,
+                          stdin=subprocess.DEVNULL, check=True)
+    return Path(done.stdout.strip())
+
+
+def touched(patch):
+    """The files that a patch names, on either side."""
+    text = patch.read_text()
+    names = re.findall(r"^(?:--- (?:a/)?|\+\+\+ (?:b/)?)(\S+)$", text, re.M)
+    for pair in re.findall(r"^diff --git a/(\S+) b/(\S+)$", text, re.M):
+        names += pair       # a rename, a mode or a binary file has no other line
+    return set(names) - {"/dev/null"}
+
+
+class Series(unittest.TestCase):
+    def test_names_every_patch_once_and_in_order(self):
+        there = sorted(file.name for file in PATCHES.glob("*.patch"))
+        self.assertEqual([name for name in there if not name.startswith("0000-")],
+                         [patch.name for patch in series()])
+
+    def test_has_one_cover_letter(self):
+        self.assertEqual(len(list(PATCHES.glob("0000-*.patch"))), 1)
+
+    def test_counts_its_patches(self):
+        count = len(series())
+        for number, patch in enumerate(series(), 1):
+            with self.subTest(patch=patch.name):
+                self.assertRegex(patch.read_text(), rf"(?m)^Subject: \[PATCH {number}/{count}\] ")
+
+    def test_touches_only_what_it_may(self):
+        for patch in series():
+            with self.subTest(patch=patch.name):
+                files = touched(patch)
+                self.assertTrue(files)
+                self.assertEqual([], sorted(f for f in files if not ALLOWED.fullmatch(f)))
+
+    def test_checkpatch_finds_nothing(self):
+        for patch in series():
+            with self.subTest(patch=patch.name):
+                # Standard error may tell that spdxcheck lacks a Python module.
+                done = subprocess.run(["perl", "scripts/checkpatch.pl", "--strict", "--color=never",
+                                       patch], cwd=tree(), text=True, stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+                total = re.search(r"^total: 0 errors, 0 warnings, 0 checks, (\d+) lines checked$",
+                                  done.stdout, re.M)
+                self.assertTrue(total and int(total[1]) > 0, f"{done.stdout}\n{done.stderr}")
+                self.assertEqual(done.returncode, 0, done.stderr)
+
+
+class Copies(unittest.TestCase):
+    def test_abi_header_is_the_kernels(self):
+        kernels = tree() / "include/uapi/linux/orbit.h"
+        self.assertEqual((ROOT / "include/orbit/abi.h").read_bytes(), kernels.read_bytes())
+
+    def test_system_call_numbers_are_the_kernels(self):
+        table = (tree() / "arch/x86/entry/syscalls/syscall_64.tbl").read_text()
+        kernels = re.findall(r"^(\d+)\s+orbit\s+(orbit_\w+)\s+sys_\2$", table, re.M)
+        header = (ROOT / "liborbit/syscall.h").read_text()
+        library = re.findall(r"\bNR_(orbit_\w+) = (\d+)", header)
+        self.assertTrue(kernels)
+        self.assertEqual(sorted(kernels), sorted((number, name) for name, number in library))
+
+
+if __name__ == "__main__":
+    unittest.main()
