@@ -13,7 +13,7 @@ using Counter = std::atomic<std::uint64_t>;
 
 constexpr unsigned chain_pages = 16; // in each pool
 constexpr unsigned chains = 4;
-constexpr int snapshots = 1000;
+constexpr int snapshots = 2000;
 
 // Page i of a chain: pools alternate, so that every step crosses pools.
 Counter &step(std::byte *a, std::byte *b, unsigned chain, unsigned i)
