@@ -177,7 +177,7 @@ int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *
 		return -ENOMEM;
 	pool->backend = backend;
 	pool->generation = generation();
-	err = window_take(&pool->range, (bytes + page_size() - 1) & ~(page_size() - 1));
+	err = window_take(&pool->range, whole_pages(bytes));
 	if (err) {
 		free(pool);
 		return err;

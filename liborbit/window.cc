@@ -90,7 +90,7 @@ int reserve_locked(std::size_t bytes)
 		bytes = default_size();
 	if (bytes > SIZE_MAX - page_size())
 		return -ENOMEM;
-	bytes = (bytes + page_size() - 1) & ~(page_size() - 1);
+	bytes = whole_pages(bytes);
 
 	void *start = reservation(0, bytes, 0);
 
@@ -178,6 +178,11 @@ std::size_t parse_size(const char *text)
 std::size_t page_size()
 {
 	return static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+}
+
+std::size_t whole_pages(std::size_t bytes)
+{
+	return (bytes + page_size() - 1) & ~(page_size() - 1);
 }
 
 int window_reserve(std::size_t bytes)

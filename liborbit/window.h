@@ -39,6 +39,9 @@ std::size_t parse_size(const char *text);
 
 std::size_t page_size();
 
+// Rounded up; the caller has made sure that it does not overflow.
+std::size_t whole_pages(std::size_t bytes);
+
 // Reserve the window. bytes 0: the default size. -EALREADY if there is one.
 int window_reserve(std::size_t bytes);
 
