@@ -7,23 +7,24 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fcntl.h>
 
 using namespace liborbit;
 
 namespace liborbit {
 
-bool in_orbit;
+ORBIT_STATE bool in_orbit;
 
 namespace {
 
-orbit_log_fn log_fn;
-void *log_user;
+ORBIT_STATE orbit_log_fn log_fn;
+ORBIT_STATE void *log_user;
 
 // Where a second backend will be chosen. There is one.
 const Backend *choose_backend(int *err)
 {
-	static bool works; // it does not stop working
+	ORBIT_STATE static bool works; // it does not stop working
 	orbit_probe_info info{};
 
 	*err = 0;
@@ -72,43 +73,181 @@ bool is_ours(unsigned made_in)
 	return !in_orbit && made_in == generation();
 }
 
-int check_call(const orbit_handle *orbit, orbit_entry fn, const void *arg, std::size_t arg_size,
-	       const orbit_call_options *options)
+int check_restrictions(const orbit_options *options)
 {
-	if (!fn || (!arg && arg_size) || (!options->pools && options->nr_pools) ||
-	    (options->flags & ~ORBIT_CALL_INTERRUPTIBLE))
+	if ((options->flags & ~(ORBIT_KEEP_CORE | ORBIT_RESTART)) ||
+	    options->inherit > ORBIT_INHERIT_LITTLE || (options->nr_ranges && !options->ranges) ||
+	    (options->nr_modules && !options->modules))
 		return -EINVAL;
-	if (arg_size > ORBIT_MAX_ARG || options->nr_pools > ORBIT_MAX_POOLS)
-		return -E2BIG;
-	if (!is_ours(orbit->generation))
-		return -EPERM;
-	for (std::size_t i = 0; i < options->nr_pools; i++) {
-		if (!options->pools[i])
+	if (options->inherit == ORBIT_INHERIT_ALL && (options->nr_ranges || options->nr_modules))
+		return -EINVAL;
+	if (options->queue_limit > ORBIT_MAX_QUEUE)
+		return -EINVAL;
+	for (std::size_t i = 0; i < options->nr_ranges; i++) {
+		const auto start = reinterpret_cast<std::uintptr_t>(options->ranges[i].start);
+		const std::size_t length = options->ranges[i].length;
+
+		if (!length || start > UINTPTR_MAX - page_size() ||
+		    length > UINTPTR_MAX - page_size() - start)
 			return -EINVAL;
-		if (!is_ours(options->pools[i]->generation))
-			return -EPERM;
 	}
 	return 0;
 }
 
-int call(orbit_handle *orbit, orbit_entry fn, const void *arg, std::size_t arg_size,
-	 const orbit_call_options *options, orbit_outcome *out)
+// Pools are seen through snapshots only.
+bool name_pools(const orbit_options *options)
 {
-	if (const int err = check_call(orbit, fn, arg, arg_size, options))
+	for (std::size_t i = 0; i < options->nr_ranges; i++)
+		if (window_overlaps(reinterpret_cast<std::uintptr_t>(options->ranges[i].start),
+				    options->ranges[i].length))
+			return true;
+	return false;
+}
+
+constexpr std::uint64_t call_flags = ORBIT_CALL_WAIT_ROOM | ORBIT_CALL_REPLACEABLE |
+				     ORBIT_CALL_SKIP_SAME | ORBIT_CALL_SKIP_ANY |
+				     ORBIT_CALL_REPLACE_SAME | ORBIT_CALL_REPLACE_ANY |
+				     ORBIT_CALL_RETRY | ORBIT_CALL_INTERRUPTIBLE;
+
+int check_pool(const orbit_pool *pool)
+{
+	if (!pool)
+		return -EINVAL;
+	return is_ours(pool->generation) ? 0 : -EPERM;
+}
+
+int check_pool_range(const orbit_pool_range &range)
+{
+	const std::size_t within_page = page_size() - 1;
+
+	if (const int err = check_pool(range.pool))
 		return err;
+	if (range.mode > ORBIT_SNAP_MOVE || range.pad || ((range.offset | range.length) & within_page))
+		return -EINVAL;
+	if (range.offset >= range.pool->range.bytes ||
+	    range.length > range.pool->range.bytes - range.offset)
+		return -EINVAL;
+	return 0;
+}
 
-	// A call that is under way keeps orbit_destroy() from returning.
-	pthread_mutex_lock(&orbit->lock);
-	orbit->calls++;
-	pthread_mutex_unlock(&orbit->lock);
+int check_pools(const orbit_call_options *options)
+{
+	if ((!options->pools && options->nr_pools) || (!options->ranges && options->nr_ranges))
+		return -EINVAL;
+	if (options->nr_pools > ORBIT_MAX_POOLS || options->nr_ranges > ORBIT_MAX_POOLS - options->nr_pools)
+		return -E2BIG;
+	for (std::size_t i = 0; i < options->nr_pools; i++)
+		if (const int err = check_pool(options->pools[i]))
+			return err;
+	for (std::size_t i = 0; i < options->nr_ranges; i++)
+		if (const int err = check_pool_range(options->ranges[i]))
+			return err;
+	return 0;
+}
 
-	const int err = orbit->backend->call(orbit, fn, arg, arg_size, options, out);
+int check_call(const orbit_handle *orbit, const Call &call, std::uint64_t flags)
+{
+	if (!call.fn || (!call.arg && call.arg_size) || (call.options->flags & ~flags))
+		return -EINVAL;
+	if (call.arg_size > ORBIT_MAX_ARG)
+		return -E2BIG;
+	if (!is_ours(orbit->generation))
+		return -EPERM;
+	return check_pools(call.options);
+}
 
-	pthread_mutex_lock(&orbit->lock);
-	if (!--orbit->calls)
-		pthread_cond_signal(&orbit->idle);
-	pthread_mutex_unlock(&orbit->lock);
-	return err;
+// What is under way keeps orbit_destroy() from returning.
+class UnderWay {
+public:
+	explicit UnderWay(orbit_handle *orbit) : orbit_(orbit)
+	{
+		pthread_mutex_lock(&orbit->lock);
+		orbit->calls++;
+		pthread_mutex_unlock(&orbit->lock);
+	}
+	UnderWay(const UnderWay &) = delete;
+	~UnderWay()
+	{
+		pthread_mutex_lock(&orbit_->lock);
+		if (!--orbit_->calls)
+			pthread_cond_signal(&orbit_->idle);
+		pthread_mutex_unlock(&orbit_->lock);
+	}
+
+private:
+	orbit_handle *orbit_;
+};
+
+// A task that broke the orbit is worth a message.
+void report(const char *orbit, std::uintptr_t fn, const orbit_outcome &outcome)
+{
+	char text[128];
+
+	if (outcome.cause == ORBIT_CAUSE_NONE || outcome.error == -ECANCELED ||
+	    outcome.error == -ESHUTDOWN)
+		return;
+	orbit_describe(&outcome, text, sizeof(text));
+	log(ORBIT_LOG_ERROR, "task %llu of orbit \"%s\", function %#zx: %s",
+	    static_cast<unsigned long long>(outcome.task), orbit, fn, text);
+}
+
+// The arguments of a call; complete is where its options go.
+int read_call(Call *call, orbit_call_options *complete, const orbit_handle *orbit, orbit_entry fn,
+	      const void *arg, std::size_t arg_size, const orbit_call_options *options)
+{
+	*call = {fn, arg, arg_size, complete};
+	return orbit ? copy_options(complete, options) : -EINVAL;
+}
+
+orbit_task *new_task(const orbit_handle *orbit, const Call &call)
+{
+	const orbit_call_options *options = call.options;
+	const std::size_t nr_pools = options->nr_pools + options->nr_ranges;
+	auto *task = static_cast<orbit_task *>(
+		calloc(1, sizeof(orbit_task) + nr_pools * sizeof(orbit_pool *)));
+
+	if (!task)
+		return nullptr;
+	task->backend = orbit->backend;
+	task->generation = orbit->generation;
+	task->fd = -1;
+	task->interruptible = options->flags & ORBIT_CALL_INTERRUPTIBLE;
+	task->fn = reinterpret_cast<std::uintptr_t>(call.fn);
+	std::memcpy(task->orbit, orbit->name, sizeof(task->orbit));
+	task->nr_pools = nr_pools;
+	task->pools = reinterpret_cast<orbit_pool **>(task + 1);
+	for (std::size_t i = 0; i < options->nr_pools; i++)
+		task->pools[i] = options->pools[i];
+	for (std::size_t i = 0; i < options->nr_ranges; i++)
+		task->pools[options->nr_pools + i] = options->ranges[i].pool;
+	return task;
+}
+
+int check_task(const orbit_task *task)
+{
+	if (!task)
+		return -EINVAL;
+	return is_ours(task->generation) ? 0 : -EPERM;
+}
+
+// In a task. Whatever carries the orbit has set the descriptor that it serves on.
+int send(orbit_update_kind kind, std::uint64_t target, const void *data, std::size_t size)
+{
+	if (server_fd < 0)
+		return -EPERM;
+	if (kind != ORBIT_UPDATE_PAGES && size > ORBIT_MAX_UPDATE)
+		return -E2BIG;
+	return kernel_backend.send(kind, target, data, size);
+}
+
+int check_apply_options(const orbit_apply_options *options)
+{
+	if (options->flags & ~ORBIT_APPLY_FORCE)
+		return -EINVAL;
+	if (((options->from | options->length | options->to) & (page_size() - 1)) ||
+	    (options->to && !options->into))
+		return -EINVAL;
+	return options->into ? check_pool(options->into) : 0;
 }
 
 } // namespace
@@ -232,8 +371,10 @@ int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 
 	if (!err)
 		err = check_name(&options.name);
-	if (!err && (!out || (options.flags & ~ORBIT_KEEP_CORE)))
+	if (!err && !out)
 		err = -EINVAL;
+	if (!err)
+		err = check_restrictions(&options);
 	if (!err)
 		err = check_keep_fds(&options);
 	if (err)
@@ -241,6 +382,8 @@ int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 
 	const Backend *backend = prepare(&err);
 
+	if (!err && name_pools(&options))
+		err = -EINVAL;
 	if (err)
 		return err;
 
@@ -252,6 +395,7 @@ int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 	orbit->generation = generation();
 	pthread_mutex_init(&orbit->lock, nullptr);
 	pthread_cond_init(&orbit->idle, nullptr);
+	std::strncpy(orbit->name, options.name, sizeof(orbit->name) - 1);
 	err = backend->orbit_create(orbit, &options);
 	if (err) {
 		log(ORBIT_LOG_ERROR, "orbit \"%s\" could not be created (error %d)", options.name, -err);
@@ -279,19 +423,231 @@ void orbit_destroy(orbit_handle *orbit) noexcept
 	free(orbit);
 }
 
+int orbit_prepare() noexcept
+{
+	int err;
+	const Backend *backend = prepare(&err);
+
+	return err ? err : backend->prepare();
+}
+
 int orbit_call(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
 	       const orbit_call_options *opts, orbit_outcome *out) noexcept
 {
 	orbit_call_options options;
 	orbit_outcome outcome{};
+	Call call;
 
 	if (const int err = check_out_size(out))
 		return err;
-	outcome.error = orbit ? copy_options(&options, opts) : -EINVAL;
+	outcome.size = sizeof(outcome);
+	outcome.error = read_call(&call, &options, orbit, fn, arg, arg_size, opts);
 	if (!outcome.error)
-		outcome.error = call(orbit, fn, arg, arg_size, &options, &outcome);
+		outcome.error = check_call(orbit, call, call_flags);
+	if (!outcome.error) {
+		const UnderWay under_way(orbit);
+
+		outcome.error = orbit->backend->call(orbit, call, &outcome);
+		report(orbit->name, reinterpret_cast<std::uintptr_t>(fn), outcome);
+	}
 	copy_out(out, outcome);
 	return outcome.error;
+}
+
+int orbit_call_async(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
+		     const orbit_call_options *opts, orbit_task **out) noexcept
+{
+	orbit_call_options options;
+	orbit_task *task = nullptr;
+	Call call;
+	int err = read_call(&call, &options, orbit, fn, arg, arg_size, opts);
+
+	if (!err)
+		err = check_call(orbit, call, call_flags | (out ? ORBIT_CALL_STREAM : 0));
+	if (!err && options.resume)
+		err = -EINVAL;
+	if (err)
+		return err;
+	if (out) {
+		task = new_task(orbit, call);
+		if (!task)
+			return -ENOMEM;
+	}
+
+	const UnderWay under_way(orbit);
+
+	err = orbit->backend->call_async(orbit, call, task);
+	if (err)
+		free(task);
+	else if (out)
+		*out = task;
+	return err;
+}
+
+int orbit_cancel(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
+		 uint64_t flags, uint64_t *cancelled) noexcept
+{
+	std::uint64_t count = 0;
+	int err = 0;
+
+	if (!orbit || (!arg && arg_size) || (!fn && arg_size) || (flags & ~ORBIT_CANCEL_RUNNING))
+		err = -EINVAL;
+	else if (arg_size > ORBIT_MAX_ARG)
+		err = -E2BIG;
+	else if (!is_ours(orbit->generation))
+		err = -EPERM;
+	if (!err) {
+		const UnderWay under_way(orbit);
+
+		err = orbit->backend->cancel(orbit, {fn, arg, arg_size, nullptr}, flags, &count);
+	}
+	if (cancelled)
+		*cancelled = count;
+	return err;
+}
+
+int orbit_task_wait(orbit_task *task, uint64_t deadline_ns, orbit_outcome *out) noexcept
+{
+	orbit_outcome outcome{};
+
+	if (const int err = check_out_size(out))
+		return err;
+	outcome.size = sizeof(outcome);
+	outcome.error = check_task(task);
+	if (!outcome.error) {
+		outcome.error = task->backend->task_wait(task, deadline_ns, &outcome);
+		if (outcome.error && !__atomic_exchange_n(&task->reported, true, __ATOMIC_RELAXED))
+			report(task->orbit, task->fn, outcome);
+	}
+	copy_out(out, outcome);
+	return outcome.error;
+}
+
+int orbit_task_cancel(orbit_task *task, uint64_t flags) noexcept
+{
+	if (flags & ~ORBIT_CANCEL_RUNNING)
+		return -EINVAL;
+
+	const int err = check_task(task);
+
+	return err ? err : task->backend->task_cancel(task, flags);
+}
+
+uint64_t orbit_task_number(const orbit_task *task) noexcept
+{
+	return task->number;
+}
+
+int orbit_task_fd(const orbit_task *task) noexcept
+{
+	return task->fd;
+}
+
+void orbit_task_destroy(orbit_task *task) noexcept
+{
+	if (!task || in_orbit)
+		return;
+	task->backend->task_close(task);
+	free(task->buffer);
+	free(task);
+}
+
+int orbit_task_receive(orbit_task *task, uint64_t deadline_ns, orbit_update *out) noexcept
+{
+	orbit_update update{};
+
+	if (!out || check_out_size(out))
+		return -EINVAL;
+
+	int err = check_task(task);
+
+	if (!err)
+		err = task->backend->task_receive(task, deadline_ns, &update);
+	if (err)
+		return err;
+	update.task = task;
+	copy_out(out, update);
+	return 0;
+}
+
+int orbit_update_apply(const orbit_update *update, orbit_targets *targets,
+		       const orbit_apply_options *opts, orbit_applied *out) noexcept
+{
+	orbit_apply_options options;
+	orbit_applied applied{};
+	orbit_update known;
+	int err = copy_options(&options, opts);
+
+	if (check_out_size(out))
+		return -EINVAL;
+	if (!err && (!update || !targets))
+		err = -EINVAL;
+	if (!err)
+		err = copy_options(&known, update);
+	if (!err)
+		err = check_task(known.task);
+	if (!err && known.serial != known.task->serial)
+		err = -EINVAL;
+	if (!err)
+		err = check_apply_options(&options);
+	if (!err)
+		err = apply_update(&known, targets, &options, &applied);
+	copy_out(out, applied);
+	return err;
+}
+
+int orbit_task_apply_all(orbit_task *task, uint64_t deadline_ns, orbit_targets *targets,
+			 orbit_applied *out) noexcept
+{
+	orbit_apply_options options{};
+	orbit_applied applied{};
+	orbit_update update{};
+
+	if (check_out_size(out))
+		return -EINVAL;
+
+	int err = targets ? check_task(task) : -EINVAL;
+
+	while (!err) {
+		update = {};
+		err = task->backend->task_receive(task, deadline_ns, &update);
+		update.task = task;
+		if (!err)
+			apply_update(&update, targets, &options, &applied);
+	}
+	copy_out(out, applied);
+	return err == -ENODATA ? 0 : err;
+}
+
+int orbit_send_bytes(void *target, const void *data, size_t size) noexcept
+{
+	if (!data && size)
+		return -EINVAL;
+	return send(ORBIT_UPDATE_BYTES, reinterpret_cast<std::uintptr_t>(target), data, size);
+}
+
+int orbit_send_operation(uint64_t id, const void *args, size_t size) noexcept
+{
+	if (!args && size)
+		return -EINVAL;
+	return send(ORBIT_UPDATE_OPERATION, id, args, size);
+}
+
+int orbit_send_pages(void *start, size_t size) noexcept
+{
+	return send(ORBIT_UPDATE_PAGES, reinterpret_cast<std::uintptr_t>(start), start, size);
+}
+
+uint64_t orbit_deadline(uint64_t timeout_ns) noexcept
+{
+	timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+
+	const std::uint64_t ns = static_cast<std::uint64_t>(now.tv_sec) * 1000'000'000 +
+				 static_cast<std::uint64_t>(now.tv_nsec);
+
+	return timeout_ns > UINT64_MAX - ns ? 0 : ns + timeout_ns;
 }
 
 int orbit_get_stat(const orbit_handle *orbit, struct orbit_stat *out, size_t size) noexcept

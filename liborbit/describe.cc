@@ -51,6 +51,12 @@ int describe_cause(const orbit_outcome *out, const char *before, char *buf, size
 	case ORBIT_CAUSE_OWNER:
 		what = "ended with its main program";
 		break;
+	case ORBIT_CAUSE_LIMIT:
+		what = "used more memory than its limit and was killed";
+		break;
+	case ORBIT_CAUSE_TEMPLATE:
+		what = "ended because its template, from which it is restarted, has ended";
+		break;
 	}
 	return std::snprintf(buf, len, "%s%s", before, what);
 }
@@ -75,7 +81,23 @@ int orbit_describe(const orbit_outcome *out, char *buf, size_t len) noexcept
 		known.cause = ORBIT_CAUSE_TIMEOUT;
 		return describe_cause(&known, "", buf, len);
 	case ECANCELED:
+		if (known.cause == ORBIT_CAUSE_NONE)
+			return std::snprintf(buf, len, "cancelled");
+		if (known.cause == ORBIT_CAUSE_DESTROYED)
+			return std::snprintf(buf, len, "cancelled: the orbit's process was ended");
 		return describe_cause(&known, "not begun: ", buf, len);
+	case ENOMEM:
+		if (known.cause != ORBIT_CAUSE_NONE)
+			return describe_cause(&known, "", buf, len);
+		break;
+	case EAGAIN:
+		return std::snprintf(buf, len, "the orbit's queue is full");
+	case EEXIST:
+		return std::snprintf(buf, len, "skipped: such a task waits already");
+	case ETIME:
+		return std::snprintf(buf, len, "not ended by the deadline");
+	case EACCES:
+		return std::snprintf(buf, len, "refused: aimed at what is not declared, or filtered");
 	case ESHUTDOWN:
 		return describe_cause(&known, "the orbit is gone: ", buf, len);
 	case EADDRINUSE:

@@ -8,10 +8,24 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <pthread.h>
 
+// Every variable of the library carries this. It makes them a section of their own,
+// which an orbit that inherits little leaves out when it takes over the main program's
+// variables: the library may be linked into the executable. `make check` looks.
+#define ORBIT_STATE [[gnu::section("orbit_state")]]
+
 namespace liborbit {
+
+// A call as the application makes it, checked.
+struct Call {
+	orbit_entry fn;
+	const void *arg;
+	std::size_t arg_size;
+	const orbit_call_options *options;
+};
 
 // What carries orbits and pools. The API layer has checked the arguments: the
 // handles are of this process, options are complete, names fit.
@@ -25,19 +39,41 @@ struct Backend {
 	int (*pool_create)(orbit_pool *pool, const char *name);
 	void (*pool_destroy)(orbit_pool *pool);
 
+	int (*prepare)(); // for orbits that inherit little
 	int (*orbit_create)(orbit_handle *orbit, const orbit_options *options);
 	// End it, and so the calls that wait in other threads.
 	void (*orbit_kill)(orbit_handle *orbit);
 	// Close what the handle holds; no call is under way.
 	void (*orbit_close)(orbit_handle *orbit);
-
-	// Fill in task, value, cause, code and fault_addr; return the error.
-	int (*call)(orbit_handle *orbit, orbit_entry fn, const void *arg, std::size_t arg_size,
-		    const orbit_call_options *options, orbit_outcome *out);
 	int (*stat)(const orbit_handle *orbit, struct orbit_stat *out);
+
+	// Fill in the outcome but for error, which is returned.
+	int (*call)(orbit_handle *orbit, const Call &call, orbit_outcome *out);
+	// Queue a task, and fill in fd and number if its handle is wanted.
+	int (*call_async)(orbit_handle *orbit, const Call &call, orbit_task *task);
+	// Cancel what was called like this; all if call.fn is null.
+	int (*cancel)(orbit_handle *orbit, const Call &call, std::uint64_t flags,
+		      std::uint64_t *cancelled);
+
+	int (*task_wait)(orbit_task *task, std::uint64_t deadline_ns, orbit_outcome *out);
+	int (*task_cancel)(orbit_task *task, std::uint64_t flags);
+	// Receive the next update into task.buffer; fill in everything but size and task.
+	int (*task_receive)(orbit_task *task, std::uint64_t deadline_ns, orbit_update *out);
+	// Put pages of the update received last into a pool.
+	int (*apply_pages)(orbit_task *task, const orbit_page_range &from, orbit_pool *pool,
+			   std::uint64_t offset, std::uint64_t flags, orbit_applied *out);
+	void (*task_close)(orbit_task *task);
+
+	// In the process of an orbit.
+	int (*send)(orbit_update_kind kind, std::uint64_t target, const void *data,
+		    std::size_t length);
 };
 
 extern const Backend kernel_backend;
+
+// Carry out an update that has been received, see orbit_update_apply(); and add to out.
+int apply_update(const orbit_update *update, orbit_targets *targets,
+		 const orbit_apply_options *options, orbit_applied *out);
 
 // Serve tasks until the orbit is destroyed. fd is the descriptor from
 // ORBIT_CTL_ATTACH, arg a buffer for argument bytes.
@@ -45,6 +81,8 @@ extern const Backend kernel_backend;
 
 // Set in the process of an orbit, for good.
 extern bool in_orbit;
+// While it serves: that descriptor. Otherwise -1.
+extern int server_fd;
 
 __attribute__((format(printf, 2, 3))) void log(orbit_log_level level, const char *format, ...);
 
@@ -109,6 +147,24 @@ struct orbit_handle {
 	pthread_mutex_t lock; // for the count
 	pthread_cond_t idle;  // it is 0
 	unsigned calls;	      // under way
+	char name[ORBIT_NAME_LEN];
+};
+
+// It does without the orbit's handle, which may be destroyed before it.
+struct orbit_task {
+	const liborbit::Backend *backend;
+	unsigned generation;
+	int fd;
+	bool interruptible;
+	bool reported; // how it failed
+	std::uint64_t number;
+	std::uint32_t serial; // of the update received last
+	std::uintptr_t fn;
+	char orbit[ORBIT_NAME_LEN];
+	void *buffer; // for the update received last
+	std::size_t buffer_room;
+	std::size_t nr_pools;
+	orbit_pool **pools; // as they were named in the call
 };
 
 #endif // LIBORBIT_INTERNAL_H

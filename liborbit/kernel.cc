@@ -3,18 +3,14 @@
 // The backend that uses the system calls of a patched kernel.
 #include "internal.h"
 
+#include "little.h"
+#include "process.h"
 #include "syscall.h"
 
-#include <csignal>
-#include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
-#include <poll.h>
-#include <stdio_ext.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 namespace liborbit {
@@ -45,14 +41,14 @@ int probe(orbit_probe_info *info)
 			return fill_probe(info, err,
 					  "This kernel has no orbits, or a seccomp filter hides them.",
 					  "Boot a kernel with the orbit patches and CONFIG_ORBIT=y; in a "
-					  "container, let its seccomp profile pass system calls 548 to 552.");
+					  "container, let its seccomp profile pass system calls 548 to 555.");
 		return fill_probe(info, err, "This kernel has no orbits.",
 				  "Boot a kernel with the orbit patches and CONFIG_ORBIT=y.");
 	}
 	if (err == -EPERM || err == -EACCES)
 		return fill_probe(info, err, "A filter refuses the system calls for orbits.",
 				  "In a container or sandbox, let its seccomp profile pass system "
-				  "calls 548 to 552.");
+				  "calls 548 to 555.");
 	if (err < 0)
 		return fill_probe(info, err, "The kernel's answer about orbits is not understood.",
 				  "Use a library and a kernel of the same orbit release.");
@@ -99,173 +95,6 @@ void pool_destroy(orbit_pool *pool)
 	close(pool->fd);
 }
 
-// ---- The process of an orbit --------------------------------------------------
-
-// exit() in a task must not run what the main program registered for its own end.
-void end_at_exit(int status, void *)
-{
-	_exit(status);
-}
-
-int by_number(const void *a, const void *b)
-{
-	const int x = *static_cast<const int *>(a);
-	const int y = *static_cast<const int *>(b);
-
-	return (x > y) - (x < y);
-}
-
-int close_all_but(const int *sorted, std::size_t count)
-{
-	unsigned next = 0;
-
-	for (std::size_t i = 0; i < count; i++) {
-		const auto keep = static_cast<unsigned>(sorted[i]);
-
-		if (keep > next && close_range(next, keep - 1, 0))
-			return -errno;
-		next = keep + 1;
-	}
-	return close_range(next, ~0U, 0) ? -errno : 0;
-}
-
-// Memory that the main program shares with other processes is shared with this
-// one too. It must not be able to write there.
-int protect_shared_memory()
-{
-	FILE *maps = std::fopen("/proc/self/maps", "re");
-	char *line = nullptr;
-	std::size_t room = 0;
-	int err = 0;
-
-	if (!maps)
-		return -errno;
-	while (!err && getline(&line, &room, maps) > 0) {
-		std::uintptr_t start, end;
-		char may[5];
-
-		if (std::sscanf(line, "%lx-%lx %4s", &start, &end, may) == 3 && may[1] == 'w' &&
-		    may[3] == 's' && mprotect(reinterpret_cast<void *>(start), end - start, PROT_READ))
-			err = -errno;
-	}
-	free(line);
-	std::fclose(maps);
-	return err;
-}
-
-// What the child does with itself before it becomes the orbit. The fork handler
-// has reserved the window's holes again.
-int prepare_orbit(const orbit_options *options, const int *fds, std::size_t nr_fds)
-{
-	const struct sigaction by_default = {};
-	char comm[16]; // as long as the kernel keeps it
-
-	for (int signal = 1; signal < NSIG; signal++)
-		sigaction(signal, &by_default, nullptr); // fails for SIGKILL, SIGSTOP and libc's own
-	setsid(); // group signals and the terminal's are for the main program
-	std::snprintf(comm, sizeof(comm), "orbit:%s", options->name);
-	prctl(PR_SET_NAME, comm);
-	// An exec ends the orbit anyway; with this it gains nothing on the way.
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	if (!(options->flags & ORBIT_KEEP_CORE)) {
-		const rlimit none = {0, 0};
-
-		setrlimit(RLIMIT_CORE, &none);
-	}
-	on_exit(end_at_exit, nullptr);
-	__fpurge(stdout); // the main program prints what it has buffered
-	if (const int err = protect_shared_memory())
-		return err;
-	return close_all_but(fds, nr_fds);
-}
-
-// The child reports an error by its exit status.
-[[noreturn]] void become_orbit(int client, std::size_t arg_room, const orbit_options *options,
-			       const int *fds, std::size_t nr_fds)
-{
-	orbit_attach_args attach{};
-	sigset_t none;
-
-	in_orbit = true;
-	if (const int err = prepare_orbit(options, fds, nr_fds))
-		_exit(-err);
-
-	// Mapped, not allocated, for an orbit that corrupts its heap to fail in its
-	// own code; and page-aligned, as promised to the task.
-	void *arg = mmap(nullptr, arg_room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (arg == MAP_FAILED)
-		_exit(ENOMEM);
-
-	const int server = sys_ctl(client, ORBIT_CTL_ATTACH, &attach);
-
-	if (server < 0)
-		_exit(-server);
-	close(client);
-	sigemptyset(&none);
-	pthread_sigmask(SIG_SETMASK, &none, nullptr);
-	serve(server, arg, arg_room);
-}
-
-// Wait until the child has attached, with which it ceases to be a child, or has
-// died before it could.
-int wait_until_attached(int client, pid_t child)
-{
-	pollfd fd = {client, POLLOUT, 0};
-	int status = 0;
-	pid_t waited;
-
-	do {
-		waited = waitpid(child, &status, 0);
-	} while (waited < 0 && errno == EINTR);
-	if (waited > 0)
-		return WIFEXITED(status) && WEXITSTATUS(status) ? -WEXITSTATUS(status) : -ECHILD;
-
-	// No child any more. It may still have died unattached, if the application
-	// ignores SIGCHLD or waits for any child.
-	while (poll(&fd, 1, 0) < 0)
-		if (errno != EINTR && errno != EAGAIN)
-			return -errno;
-	return fd.revents == POLLOUT ? 0 : -ECHILD;
-}
-
-int fork_orbit(orbit_handle *orbit, const orbit_options *options)
-{
-	orbit_probe_info limits{};
-	const std::size_t nr_fds = options->nr_keep_fds + 4;
-	sigset_t all, before;
-
-	if (const int err = probe(&limits))
-		return err;
-
-	int *fds = static_cast<int *>(calloc(nr_fds, sizeof(int)));
-
-	if (!fds)
-		return -ENOMEM;
-	if (options->nr_keep_fds)
-		std::memcpy(fds, options->keep_fds, options->nr_keep_fds * sizeof(int));
-	for (int i = 0; i < 3; i++)
-		fds[options->nr_keep_fds + static_cast<std::size_t>(i)] = i;
-	fds[nr_fds - 1] = orbit->fd;
-	qsort(fds, nr_fds, sizeof(int), by_number);
-
-	// No handler of the application may run in the child.
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-
-	const pid_t pid = fork();
-
-	if (!pid)
-		become_orbit(orbit->fd, limits.max_arg ? limits.max_arg : ORBIT_MAX_ARG, options, fds,
-			     nr_fds);
-
-	const int err = pid < 0 ? -errno : 0;
-
-	pthread_sigmask(SIG_SETMASK, &before, nullptr);
-	free(fds);
-	return err ? err : wait_until_attached(orbit->fd, pid);
-}
-
 // ---- Orbits -------------------------------------------------------------------
 
 void orbit_close(orbit_handle *orbit)
@@ -273,16 +102,72 @@ void orbit_close(orbit_handle *orbit)
 	close(orbit->fd);
 }
 
+bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
+// The descriptors that an orbit shall have. From the seed it gets those that are open,
+// and the orbit's own besides; a forked child has what there is.
+std::size_t choose_fds(int *fds, const orbit_handle *orbit, const orbit_options *options)
+{
+	const bool little = options->inherit == ORBIT_INHERIT_LITTLE;
+	std::size_t count = 0;
+
+	for (int fd = 0; fd < 3; fd++)
+		if (!little || (fd != orbit->fd && is_open(fd)))
+			fds[count++] = fd;
+	for (std::size_t i = 0; i < options->nr_keep_fds; i++)
+		fds[count++] = options->keep_fds[i];
+	if (!little)
+		fds[count++] = orbit->fd;
+	return count;
+}
+
+int make_process(orbit_handle *orbit, const orbit_options *options)
+{
+	orbit_probe_info limits{};
+	Birth birth{};
+
+	if (const int err = probe(&limits))
+		return err;
+
+	int *fds = static_cast<int *>(calloc(options->nr_keep_fds + 4, sizeof(int)));
+
+	if (!fds)
+		return -ENOMEM;
+	birth.flags = options->flags;
+	birth.name = options->name;
+	birth.client = orbit->fd;
+	birth.arg_room = limits.max_arg ? limits.max_arg : ORBIT_MAX_ARG;
+	birth.fds = fds;
+	birth.nr_fds = choose_fds(fds, orbit, options);
+
+	int err = options->inherit == ORBIT_INHERIT_LITTLE ? fork_little(birth, options) :
+							     fork_orbit(birth);
+
+	free(fds);
+	if (!err)
+		err = wait_until_up(orbit->fd);
+	return err;
+}
+
 int orbit_create(orbit_handle *orbit, const orbit_options *options)
 {
 	orbit_create_args args{};
 
+	args.flags = options->flags & ORBIT_RESTART ? ORBIT_CREATE_RESTART : 0;
 	std::strncpy(args.name, options->name, sizeof(args.name) - 1);
+	args.queue_limit = options->queue_limit;
+	args.nr_files = options->nr_files;
+	args.memory_limit = options->memory_limit;
+	args.cpu_percent = options->cpu_percent;
+	args.update_limit = options->update_limit;
 	orbit->fd = sys_create(&args);
 	if (orbit->fd < 0)
 		return orbit->fd;
 
-	const int err = fork_orbit(orbit, options);
+	const int err = make_process(orbit, options);
 
 	if (err)
 		orbit_close(orbit);
@@ -293,7 +178,7 @@ int orbit_create(orbit_handle *orbit, const orbit_options *options)
 // application: closing the descriptor would neither end the calls nor the orbit.
 void orbit_kill(orbit_handle *orbit)
 {
-	sys_kill(orbit->fd);
+	sys_ctl(orbit->fd, ORBIT_CTL_KILL);
 }
 
 // For a call that was refused because the orbit has ended: why it did.
@@ -308,48 +193,266 @@ void tell_cause(const orbit_handle *orbit, orbit_result *result)
 	result->fault_addr = st.fault_addr;
 }
 
-int call(orbit_handle *orbit, orbit_entry fn, const void *arg, std::size_t arg_size,
-	 const orbit_call_options *options, orbit_outcome *out)
+void fill_outcome(orbit_outcome *out, const orbit_result &result)
 {
-	constexpr std::size_t few = 16;
-	orbit_pool_ref on_stack[few], *refs = on_stack;
-	orbit_result result{};
-	orbit_call_args args{};
-	int err;
-
-	if (options->nr_pools > few) {
-		refs = static_cast<orbit_pool_ref *>(malloc(options->nr_pools * sizeof(*refs)));
-		if (!refs)
-			return -ENOMEM;
-	}
-	for (std::size_t i = 0; i < options->nr_pools; i++) {
-		refs[i] = {};
-		refs[i].fd = options->pools[i]->fd;
-	}
-	args.task = options->resume;
-	args.entry = reinterpret_cast<std::uintptr_t>(fn);
-	args.arg = reinterpret_cast<std::uintptr_t>(arg);
-	args.arg_size = arg_size;
-	args.pools = reinterpret_cast<std::uintptr_t>(refs);
-	args.nr_pools = static_cast<__u32>(options->nr_pools);
-	args.time_limit_ns = options->time_limit_ns;
-	args.result = reinterpret_cast<std::uintptr_t>(&result);
-	args.result_size = sizeof(result);
-	do {
-		err = sys_call(orbit->fd, &args); // args.task now names the task
-	} while (err == -EINTR && !(options->flags & ORBIT_CALL_INTERRUPTIBLE));
-
-	if (refs != on_stack)
-		free(refs);
-	if (err == -ESHUTDOWN)
-		tell_cause(orbit, &result);
-	out->task = err == -EINTR ? args.task : result.task;
-	out->value = err ? 0 : result.value;
+	out->task = result.task;
+	out->value = result.value;
 	out->cause = result.cause;
 	out->code = result.code;
+	out->updates = result.updates;
 	out->fault_addr = result.fault_addr;
+}
+
+// The pools of a call as the kernel wants them. Few need no memory.
+class PoolRefs {
+public:
+	PoolRefs() = default;
+	PoolRefs(const PoolRefs &) = delete;
+	~PoolRefs()
+	{
+		if (refs_ != few_)
+			free(refs_);
+	}
+	int fill(const orbit_call_options *options)
+	{
+		const std::size_t count = options->nr_pools + options->nr_ranges;
+
+		if (count > sizeof(few_) / sizeof(*few_))
+			refs_ = static_cast<orbit_pool_ref *>(malloc(count * sizeof(*refs_)));
+		if (!refs_)
+			return -ENOMEM;
+		for (std::size_t i = 0; i < options->nr_pools; i++)
+			refs_[i] = {options->pools[i]->fd, ORBIT_SNAP_COW, 0, 0};
+		for (std::size_t i = 0; i < options->nr_ranges; i++) {
+			const orbit_pool_range &range = options->ranges[i];
+			const bool rest = range.offset && !range.length;
+
+			refs_[options->nr_pools + i] = {
+				range.pool->fd, range.mode, range.offset,
+				rest ? range.pool->range.bytes - range.offset : range.length};
+		}
+		return 0;
+	}
+	std::uintptr_t address() const { return reinterpret_cast<std::uintptr_t>(refs_); }
+
+private:
+	orbit_pool_ref few_[16];
+	orbit_pool_ref *refs_ = few_;
+};
+
+int make_call(orbit_handle *orbit, const Call &call, std::uint64_t flags, orbit_call_args *args)
+{
+	const orbit_call_options *options = call.options;
+	PoolRefs refs;
+	int err;
+
+	if ((err = refs.fill(options)))
+		return err;
+	args->flags = flags | (options->flags & ~ORBIT_CALL_INTERRUPTIBLE);
+	args->task = options->resume;
+	args->entry = reinterpret_cast<std::uintptr_t>(call.fn);
+	args->arg = reinterpret_cast<std::uintptr_t>(call.arg);
+	args->arg_size = call.arg_size;
+	args->pools = refs.address();
+	args->nr_pools = static_cast<__u32>(options->nr_pools + options->nr_ranges);
+	args->time_limit_ns = options->time_limit_ns;
+	args->deadline_ns = options->deadline_ns;
+	args->cpu_limit_ns = options->cpu_limit_ns;
+	do {
+		args->handle = -1;
+		err = sys_call(orbit->fd, args); // args->task now names the task
+		if (err && args->handle >= 0) {
+			close(args->handle);
+			args->handle = -1;
+		}
+	} while (err == -EINTR && !(options->flags & ORBIT_CALL_INTERRUPTIBLE));
 	return err;
 }
+
+int call(orbit_handle *orbit, const Call &call, orbit_outcome *out)
+{
+	orbit_result result{};
+	orbit_call_args args{};
+
+	args.result = reinterpret_cast<std::uintptr_t>(&result);
+	args.result_size = sizeof(result);
+
+	const int err = make_call(orbit, call, 0, &args);
+
+	if (err == -ESHUTDOWN)
+		tell_cause(orbit, &result);
+	fill_outcome(out, result);
+	if (err == -EINTR || err == -ETIME)
+		out->task = args.task;
+	if (err)
+		out->value = 0;
+	return err;
+}
+
+int call_async(orbit_handle *orbit, const Call &call, orbit_task *task)
+{
+	orbit_call_args args{};
+	const int err = make_call(orbit, call, ORBIT_CALL_ASYNC | (task ? ORBIT_CALL_HANDLE : 0), &args);
+
+	if (!err && task) {
+		task->fd = args.handle;
+		task->number = args.task;
+	}
+	return err;
+}
+
+int cancel_tasks(int fd, orbit_cancel_args *args, std::uint64_t *cancelled)
+{
+	int err;
+
+	do {
+		err = sys_cancel(fd, args);
+	} while (err == -EINTR);
+	*cancelled = err ? 0 : args->cancelled;
+	return err;
+}
+
+int cancel(orbit_handle *orbit, const Call &call, std::uint64_t flags, std::uint64_t *cancelled)
+{
+	orbit_cancel_args args{};
+
+	args.flags = flags | (call.fn ? ORBIT_CANCEL_SAME : ORBIT_CANCEL_ALL);
+	args.entry = reinterpret_cast<std::uintptr_t>(call.fn);
+	args.arg = reinterpret_cast<std::uintptr_t>(call.arg);
+	args.arg_size = call.arg_size;
+	return cancel_tasks(orbit->fd, &args, cancelled);
+}
+
+// ---- Tasks --------------------------------------------------------------------------
+
+int task_cancel(orbit_task *task, std::uint64_t flags)
+{
+	orbit_cancel_args args{};
+	std::uint64_t cancelled;
+
+	args.flags = flags;
+	return cancel_tasks(task->fd, &args, &cancelled);
+}
+
+int receive(orbit_task *task, std::uint64_t flags, std::uint64_t deadline_ns, orbit_recv_args *args,
+	    orbit_result *result)
+{
+	int err;
+
+	args->flags = flags | (deadline_ns == ORBIT_NO_WAIT ? ORBIT_RECV_NOWAIT : 0);
+	args->deadline_ns = deadline_ns;
+	args->result = reinterpret_cast<std::uintptr_t>(result);
+	args->result_size = sizeof(*result);
+	do {
+		err = sys_recv(task->fd, args);
+	} while (err == -EINTR && !task->interruptible);
+	return err == -EAGAIN ? -ETIME : err;
+}
+
+int task_wait(orbit_task *task, std::uint64_t deadline_ns, orbit_outcome *out)
+{
+	orbit_recv_args args{};
+	orbit_result result{};
+	const int err = receive(task, ORBIT_RECV_OUTCOME, deadline_ns, &args, &result);
+
+	fill_outcome(out, result);
+	out->task = task->number;
+	return err ? err : -static_cast<int>(result.error);
+}
+
+int make_room(orbit_task *task, std::size_t bytes)
+{
+	if (bytes <= task->buffer_room)
+		return 0;
+
+	void *bigger = realloc(task->buffer, bytes);
+
+	if (!bigger)
+		return -ENOMEM;
+	task->buffer = bigger;
+	task->buffer_room = bytes;
+	task->serial++; // what was there is gone
+	return 0;
+}
+
+int task_receive(orbit_task *task, std::uint64_t deadline_ns, orbit_update *out)
+{
+	orbit_recv_args args{};
+	orbit_result result{};
+	int err = make_room(task, 4096);
+
+	while (!err) {
+		args.buf = reinterpret_cast<std::uintptr_t>(task->buffer);
+		args.buf_size = task->buffer_room;
+		err = receive(task, 0, deadline_ns, &args, &result);
+		if (err != -E2BIG)
+			break;
+		err = make_room(task, args.buf_size);
+	}
+	if (err)
+		return err;
+	if (args.kind == ORBIT_RECV_END)
+		return -ENODATA;
+	out->serial = ++task->serial;
+	if (args.kind == ORBIT_RECV_PAGES && args.pool < task->nr_pools) {
+		out->kind = ORBIT_UPDATE_PAGES;
+		out->pool = task->pools[args.pool];
+		out->pages = static_cast<const orbit_page_range *>(task->buffer);
+		out->nr_pages = args.buf_size / sizeof(*out->pages);
+		return 0;
+	}
+	// The orbit may have put any number there.
+	if (args.kind == ORBIT_RECV_BYTES &&
+	    (args.type == ORBIT_UPDATE_BYTES || args.type == ORBIT_UPDATE_OPERATION))
+		out->kind = args.type;
+	out->target = args.target;
+	out->data = task->buffer;
+	out->length = args.buf_size;
+	return 0;
+}
+
+int apply_pages(orbit_task *task, const orbit_page_range &from, orbit_pool *pool,
+		std::uint64_t offset, std::uint64_t flags, orbit_applied *out)
+{
+	orbit_apply_args args{};
+
+	args.flags = flags;
+	args.from = from.offset;
+	args.length = from.length;
+	args.pool = pool->fd;
+	args.offset = offset;
+
+	const int err = sys_ctl(task->fd, ORBIT_CTL_APPLY, &args);
+
+	out->pages += args.applied;
+	out->conflicts += args.conflicts;
+	return err;
+}
+
+void task_close(orbit_task *task)
+{
+	close(task->fd);
+}
+
+// ---- In an orbit ----------------------------------------------------------------------
+
+int send(orbit_update_kind kind, std::uint64_t target, const void *data, std::size_t length)
+{
+	orbit_send_args args{};
+	int err;
+
+	args.flags = kind == ORBIT_UPDATE_PAGES ? ORBIT_SEND_PAGES : 0;
+	args.type = kind;
+	args.target = target;
+	args.data = reinterpret_cast<std::uintptr_t>(data);
+	args.length = length;
+	do {
+		err = sys_send(server_fd, &args);
+	} while (err == -EINTR);
+	return err;
+}
+
+// ----------------------------------------------------------------------------------------
 
 int stat(const orbit_handle *orbit, struct orbit_stat *out)
 {
@@ -363,11 +466,20 @@ const Backend kernel_backend = {
 	.probe = probe,
 	.pool_create = pool_create,
 	.pool_destroy = pool_destroy,
+	.prepare = start_seed,
 	.orbit_create = orbit_create,
 	.orbit_kill = orbit_kill,
 	.orbit_close = orbit_close,
-	.call = call,
 	.stat = stat,
+	.call = call,
+	.call_async = call_async,
+	.cancel = cancel,
+	.task_wait = task_wait,
+	.task_cancel = task_cancel,
+	.task_receive = task_receive,
+	.apply_pages = apply_pages,
+	.task_close = task_close,
+	.send = send,
 };
 
 } // namespace liborbit

@@ -12,10 +12,13 @@
 
 namespace liborbit {
 
+ORBIT_STATE int server_fd = -1;
+
 void serve(int fd, void *arg, std::size_t arg_room)
 {
 	orbit_return_args args{};
 
+	server_fd = fd;
 	for (;;) {
 		args.arg = reinterpret_cast<std::uintptr_t>(arg);
 		args.arg_size = arg_room;

@@ -19,6 +19,9 @@ enum {
 	NR_orbit_call = 550,
 	NR_orbit_return = 551,
 	NR_orbit_ctl = 552,
+	NR_orbit_send = 553,
+	NR_orbit_recv = 554,
+	NR_orbit_cancel = 555,
 };
 
 template <class... Args> int orbit_syscall(long number, Args... args)
@@ -28,7 +31,16 @@ template <class... Args> int orbit_syscall(long number, Args... args)
 	return result < 0 ? -errno : static_cast<int>(result);
 }
 #else // No other architecture has numbers for them.
-enum { NR_orbit_create, NR_orbit_pool, NR_orbit_call, NR_orbit_return, NR_orbit_ctl };
+enum {
+	NR_orbit_create,
+	NR_orbit_pool,
+	NR_orbit_call,
+	NR_orbit_return,
+	NR_orbit_ctl,
+	NR_orbit_send,
+	NR_orbit_recv,
+	NR_orbit_cancel,
+};
 
 template <class... Args> int orbit_syscall(long, Args...)
 {
@@ -56,14 +68,30 @@ inline int sys_return(int fd, orbit_return_args *args)
 	return orbit_syscall(NR_orbit_return, fd, args, sizeof(*args));
 }
 
+inline int sys_send(int fd, const orbit_send_args *args)
+{
+	return orbit_syscall(NR_orbit_send, fd, args, sizeof(*args));
+}
+
+inline int sys_recv(int fd, orbit_recv_args *args)
+{
+	return orbit_syscall(NR_orbit_recv, fd, args, sizeof(*args));
+}
+
+inline int sys_cancel(int fd, orbit_cancel_args *args)
+{
+	return orbit_syscall(NR_orbit_cancel, fd, args, sizeof(*args));
+}
+
 template <class T> int sys_ctl(int fd, orbit_ctl_op op, T *arg)
 {
 	return orbit_syscall(NR_orbit_ctl, fd, static_cast<int>(op), arg, sizeof(*arg));
 }
 
-inline int sys_kill(int fd)
+// For the operations that take no argument.
+inline int sys_ctl(int fd, orbit_ctl_op op)
 {
-	return orbit_syscall(NR_orbit_ctl, fd, static_cast<int>(ORBIT_CTL_KILL), nullptr, std::size_t{0});
+	return orbit_syscall(NR_orbit_ctl, fd, static_cast<int>(op), nullptr, std::size_t{0});
 }
 
 } // namespace liborbit

@@ -2,6 +2,7 @@
 #include "window.h"
 
 #include "internal.h"
+#include "little.h"
 
 #include <cerrno>
 #include <cstdlib>
@@ -17,10 +18,10 @@ namespace {
 constexpr std::size_t default_bytes = std::size_t{1} << 40;
 constexpr std::size_t least_bytes = std::size_t{1} << 20;
 
-pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-RangeAllocator ranges;
-bool reserved;
-unsigned fork_count;
+ORBIT_STATE pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+ORBIT_STATE RangeAllocator ranges;
+ORBIT_STATE bool reserved;
+ORBIT_STATE unsigned fork_count;
 
 void *reservation(std::uintptr_t start, std::size_t bytes, int flags)
 {
@@ -48,14 +49,15 @@ void after_fork_in_child()
 	for (const Range *range = ranges.first(); range; range = range->next)
 		reservation(range->start, range->bytes, MAP_FIXED_NOREPLACE);
 	fork_count++;
+	forget_seed();
 	pthread_mutex_unlock(&lock);
 }
 
 // Before the lock is first taken, so that no child inherits it locked.
 int register_fork_handlers()
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	static int err;
+	ORBIT_STATE static pthread_once_t once = PTHREAD_ONCE_INIT;
+	ORBIT_STATE static int err;
 
 	pthread_once(&once, [] {
 		err = -pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
@@ -80,6 +82,18 @@ std::size_t default_size()
 	return bytes;
 }
 
+// As many bytes as can be had, up to a number.
+void *reserve_most(std::size_t *bytes)
+{
+	void *start = reservation(0, *bytes, 0);
+
+	while (start == MAP_FAILED && *bytes / 2 >= least_bytes) {
+		*bytes = (*bytes / 2) & ~(page_size() - 1);
+		start = reservation(0, *bytes, 0);
+	}
+	return start;
+}
+
 int reserve_locked(std::size_t bytes)
 {
 	const bool exact = bytes != 0;
@@ -92,12 +106,8 @@ int reserve_locked(std::size_t bytes)
 		return -ENOMEM;
 	bytes = whole_pages(bytes);
 
-	void *start = reservation(0, bytes, 0);
+	void *start = exact ? reservation(0, bytes, 0) : reserve_most(&bytes);
 
-	while (start == MAP_FAILED && !exact && bytes / 2 >= least_bytes) {
-		bytes = (bytes / 2) & ~(page_size() - 1);
-		start = reservation(0, bytes, 0);
-	}
 	if (start == MAP_FAILED)
 		return -ENOMEM;
 	ranges.reset(reinterpret_cast<std::uintptr_t>(start), bytes);
@@ -132,6 +142,11 @@ bool RangeAllocator::take(Range *range, std::size_t bytes)
 	range->next = *link;
 	*link = range;
 	return true;
+}
+
+bool RangeAllocator::overlaps(std::uintptr_t start, std::size_t bytes) const
+{
+	return start < start_ + bytes_ && start_ < start + bytes;
 }
 
 void RangeAllocator::release(Range *range)
@@ -226,6 +241,27 @@ int window_release(Range *range)
 		ranges.release(range);
 	pthread_mutex_unlock(&lock);
 	return err;
+}
+
+bool window_overlaps(std::uintptr_t start, std::size_t bytes)
+{
+	pthread_mutex_lock(&lock);
+	const bool overlaps = ranges.overlaps(start, bytes);
+
+	pthread_mutex_unlock(&lock);
+	return overlaps;
+}
+
+int reserve_hole(Range *hole)
+{
+	hole->bytes = whole_pages(default_size() / 16);
+
+	void *start = reserve_most(&hole->bytes);
+
+	if (start == MAP_FAILED)
+		return -ENOMEM;
+	hole->start = reinterpret_cast<std::uintptr_t>(start);
+	return 0;
 }
 
 unsigned generation()

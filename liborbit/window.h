@@ -27,6 +27,8 @@ public:
 	bool take(Range *range, std::size_t bytes); // false: no room
 	void release(Range *range);
 	const Range *first() const { return first_; }
+	// Is any of these bytes, which end below the end of all addresses, within?
+	bool overlaps(std::uintptr_t start, std::size_t bytes) const;
 
 private:
 	std::uintptr_t start_ = 0;
@@ -53,6 +55,13 @@ int window_take(Range *range, std::size_t bytes);
 
 // Replace what is mapped there by a reservation, and give the range back.
 int window_release(Range *range);
+
+// Does some memory overlap the window?
+bool window_overlaps(std::uintptr_t start, std::size_t bytes);
+
+// Reserve addresses for orbits that inherit little to have memory of their own at,
+// which so lies at no address that the main program uses.
+int reserve_hole(Range *hole);
 
 // How many forks lie between the process that reserved the window and this one.
 // A handle that was made in another generation belongs to another process.

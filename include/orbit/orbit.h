@@ -24,7 +24,8 @@
  * not know count as zero, and fields that an older library does not know must be
  * zero (-E2BIG).  A null pointer to an options struct means the defaults.  All
  * functions may be called from any thread at any time, except that a handle must
- * not be used during or after its own destruction.
+ * not be used during or after its own destruction.  Deadlines are nanoseconds of
+ * CLOCK_MONOTONIC, see orbit_deadline(); 0 means never, ORBIT_NO_WAIT at once.
  *
  * Handles belong to the process that made them.  In a child made by fork() they
  * only can be destroyed, which does not affect the parent; everything else gives
@@ -54,6 +55,18 @@ struct orbit_handle;
 /* A range of memory that orbits may see. */
 struct orbit_pool;
 
+/* A call that its caller does not wait for. */
+struct orbit_task;
+
+/* What updates may change. */
+struct orbit_targets;
+
+/* Some of the main program's memory. */
+struct orbit_range {
+	void *start;
+	size_t length; /* in bytes */
+};
+
 /**
  * orbit_entry - a function that an orbit runs
  * @arg: The orbit's copy of the argument bytes; aligned to a page, valid and
@@ -63,7 +76,8 @@ struct orbit_pool;
  * The code must have been loaded when the orbit was created (not by a later
  * dlopen()).  Everything outside the pools is what it was when the orbit was
  * created, plus what earlier tasks of this orbit changed.  Only the thread that
- * called orbit_create() exists there.  An exception that leaves the function
+ * called orbit_create() exists there (for an orbit that inherits little, the one
+ * that called orbit_prepare()).  An exception that leaves the function
  * ends the orbit (SIGABRT).  exit() ends it without running exit handlers.
  *
  * Returns the value of the call; any of the 2^64.
@@ -78,7 +92,7 @@ typedef uint64_t (*orbit_entry)(const void *arg, size_t arg_size);
  * @abi: Level of the kernel's interface, 0 if it has none.
  * @max_pools: How many pools one call may name.
  * @max_arg: How many argument bytes one call may carry.
- * @features: A bit for each optional feature; none is defined yet.
+ * @features: ORBIT_FEATURE_*, see <orbit/abi.h>.
  * @backend: What carries the orbits: "kernel", or "none".
  * @reason: A sentence for people: what works, or why it does not.
  * @advice: A sentence for people: what to do about it; empty if it works.
@@ -124,6 +138,18 @@ ORBIT_API int orbit_probe(struct orbit_probe_info *out) ORBIT_NOTHROW;
  * or -ENOMEM.
  */
 ORBIT_API int orbit_window_reserve(size_t bytes) ORBIT_NOTHROW;
+
+/* The shortest deadline: what is not there yet is not waited for. */
+#define ORBIT_NO_WAIT 1
+
+/**
+ * orbit_deadline() - the moment that is some time from now
+ * @timeout_ns: Nanoseconds.
+ *
+ * Returns nanoseconds of CLOCK_MONOTONIC; 0, that is never, if there is no such
+ * number.
+ */
+ORBIT_API uint64_t orbit_deadline(uint64_t timeout_ns) ORBIT_NOTHROW;
 
 /* ---- Pools --------------------------------------------------------------- */
 
@@ -182,15 +208,60 @@ ORBIT_API int orbit_pool_fd(const struct orbit_pool *pool) ORBIT_NOTHROW;
 
 /* orbit_options.flags */
 #define ORBIT_KEEP_CORE (1ULL << 0) /* a crash may leave a core file, as RLIMIT_CORE says */
+#define ORBIT_RESTART (1ULL << 1)   /* when its process has ended, a task gets another */
+
+/* orbit_options.inherit */
+enum orbit_inherit {
+	ORBIT_INHERIT_ALL,    /* the main program's memory, as by fork() */
+	ORBIT_INHERIT_LITTLE, /* code, global variables, named ranges; see orbit_prepare() */
+};
+
+/**
+ * orbit_prepare() - make ready for orbits that inherit little
+ *
+ * Starts a small process from which these orbits are forked, so that neither
+ * their creation nor what they hold grows with the main program's memory.  To be
+ * called early in main(): after privileges have been dropped, before memory is
+ * filled and threads are started.  For what such an orbit does not get at its
+ * creation it has as it was at this call: the heap, the stack and thread-local
+ * variables; what libraries keep to themselves, the C library and its environment
+ * included; working directory, user and group, resource limits, seccomp filters.
+ * Fork handlers run.  The process ends with the main program, and is no child that
+ * a wait function could find.  Reserves the address window
+ * (orbit_window_reserve()), and some addresses more.
+ *
+ * Returns 0.  -EALREADY: it has been called.  -EPERM: called in an orbit.
+ * -ENOTSUP: the program is statically linked, or brings a malloc() of its own in
+ * its executable, so that its variables cannot be told from those of libraries.
+ * Otherwise as orbit_create().
+ */
+ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
 
 /**
  * struct orbit_options - for orbit_create()
  * @size: sizeof(struct orbit_options).
- * @flags: ORBIT_KEEP_CORE, or 0.
+ * @flags: ORBIT_KEEP_CORE, ORBIT_RESTART, or 0.
  * @name: For people: the process is called "orbit:NAME".  NULL for none;
  *	otherwise shorter than ORBIT_NAME_LEN.
  * @keep_fds: Descriptors that the orbit shall keep besides 0, 1 and 2.
  * @nr_keep_fds: How many.
+ * @queue_limit: How many tasks may wait or run, up to ORBIT_MAX_QUEUE; 0 for
+ *	ORBIT_DEFAULT_QUEUE.
+ * @nr_files: How many descriptors the orbit may have open: 0, 1, 2, those it
+ *	keeps, and one of its own included.  0 for what RLIMIT_NOFILE says.
+ * @memory_limit: Bytes that it may use beyond what it has at the start, what it
+ *	writes to pools included; past it, it is killed.  0 for no limit.
+ * @update_limit: Bytes of updates that one task may have sent and the main
+ *	program not yet received; 0 for ORBIT_DEFAULT_UPDATES.
+ * @cpu_percent: How much of one CPU a task may use; it is slowed down to that.
+ *	0 for no limit.
+ * @inherit: enum orbit_inherit.
+ * @ranges: With ORBIT_INHERIT_LITTLE: memory that it shall find as it is during
+ *	this call, at its address.  Not in pools.
+ * @nr_ranges: How many.
+ * @modules: Likewise: an address in each shared library whose global variables
+ *	it shall find, besides those of the executable.
+ * @nr_modules: How many.
  */
 struct orbit_options {
 	size_t size;
@@ -198,6 +269,16 @@ struct orbit_options {
 	const char *name;
 	const int *keep_fds;
 	size_t nr_keep_fds;
+	uint32_t queue_limit;
+	uint32_t nr_files;
+	uint64_t memory_limit;
+	uint64_t update_limit;
+	uint32_t cpu_percent;
+	uint32_t inherit;
+	const struct orbit_range *ranges;
+	size_t nr_ranges;
+	const void *const *modules;
+	size_t nr_modules;
 };
 
 /**
@@ -213,10 +294,27 @@ struct orbit_options {
  * the handle is destroyed, or when the main program ends or calls exec.  The
  * caller owns the handle.
  *
+ * With ORBIT_RESTART it outlives its process: when that has crashed, run past a
+ * limit, or exited, tasks that wait are kept, and the next to run gets a fresh
+ * process.  That is forked from a template, another process, which is the copy
+ * that this call makes and which runs no task; fork handlers do not run again.
+ * The task in which the process ended is not run again unless it was called with
+ * ORBIT_CALL_RETRY.
+ *
+ * With ORBIT_INHERIT_LITTLE the orbit is no copy of the caller: it has the code
+ * of all modules that were loaded at orbit_prepare(), the global variables of the
+ * executable and of the modules named, and the ranges named, all as they are
+ * during this call.  (What another thread changes meanwhile may be there in part.)
+ * Pointers to anything else lead nowhere, or to what was there at
+ * orbit_prepare(); where a library's variable is defined in the executable, as the
+ * linker does with stdout, it is the library's.
+ *
  * Returns 0.  -EINVAL, -E2BIG, -ENAMETOOLONG: an option is malformed, unknown or
  * too long.  -EBADF: a descriptor to keep is not open.  -ENOMEM, -EAGAIN,
  * -EMFILE, -ENFILE: no memory, process or descriptor left.  -ECHILD: the new
- * process died before it was ready.  -ENOENT: /proc is not mounted.  -EPERM: called
+ * process died before it was ready.  -ENOENT: /proc is not mounted.  -ENXIO:
+ * orbit_prepare() has not been called or its process is gone, or a module named was
+ * loaded later.  -EFAULT: a range named is not readable.  -EPERM: called
  * in an orbit.  -ENOSYS, -EPERM, -EACCES, -EPROTONOSUPPORT: no orbits here, see
  * orbit_probe().
  */
@@ -229,23 +327,63 @@ ORBIT_API int orbit_create(struct orbit_handle **out,
  *
  * Kills the orbit's process.  Calls that wait in other threads fail with
  * -ECONNRESET (the running one) or -ECANCELED, and this function returns after
- * they have.  The process may outlive it by a moment.
+ * they have.  So do tasks whose handles exist; these have to be destroyed on their
+ * own.  The process may outlive it by a moment.
  */
 ORBIT_API void orbit_destroy(struct orbit_handle *orbit) ORBIT_NOTHROW;
 
-/* orbit_call_options.flags */
-#define ORBIT_CALL_INTERRUPTIBLE (1ULL << 0) /* return -EINTR when a signal handler ran */
+/**
+ * struct orbit_pool_range - a pool, or a part of one, for a task to see
+ * @pool: The pool.
+ * @offset: First byte of the part, a multiple of the page size.
+ * @length: Its size in bytes, likewise; 0 for all from @offset on.
+ * @mode: How the snapshot keeps it: ORBIT_SNAP_COW (the default: what the main
+ *	program changes too soon is copied then), ORBIT_SNAP_COPY (what has changed
+ *	is copied at the call), ORBIT_SNAP_ADAPTIVE (whichever costs less, page by
+ *	page), or ORBIT_SNAP_MOVE (the task gets the pages, and the main program
+ *	has zeroes there).
+ * @pad: Must be 0.
+ */
+struct orbit_pool_range {
+	struct orbit_pool *pool;
+	uint64_t offset;
+	uint64_t length;
+	uint32_t mode;
+	uint32_t pad;
+};
+
+/*
+ * orbit_call_options.flags.  "This argument" means the same function and the same
+ * argument bytes; a task "waits" that has not begun.
+ *
+ *	ORBIT_CALL_WAIT_ROOM	wait while the queue is full, instead of -EAGAIN
+ *	ORBIT_CALL_REPLACEABLE	later calls may replace this task while it waits
+ *	ORBIT_CALL_SKIP_SAME	-EEXIST if a task with this argument waits
+ *	ORBIT_CALL_SKIP_ANY	-EEXIST if any task waits
+ *	ORBIT_CALL_REPLACE_SAME	cancel the replaceable ones with this argument
+ *	ORBIT_CALL_REPLACE_ANY	cancel all the replaceable ones
+ *	ORBIT_CALL_RETRY	if the orbit dies in the task, run it once more
+ *	ORBIT_CALL_STREAM	updates can be received while the task runs
+ *
+ * are the kernel's, see <orbit/abi.h>, and so is the choice of their values.
+ */
+#define ORBIT_CALL_INTERRUPTIBLE (1ULL << 32) /* return -EINTR when a signal handler ran */
 
 /**
- * struct orbit_call_options - for orbit_call()
+ * struct orbit_call_options - for orbit_call() and orbit_call_async()
  * @size: sizeof(struct orbit_call_options).
- * @flags: ORBIT_CALL_INTERRUPTIBLE, or 0.
+ * @flags: ORBIT_CALL_*, as above, or 0.
  * @pools: The pools that the task shall see.
- * @nr_pools: How many, up to ORBIT_MAX_POOLS.
+ * @nr_pools: How many.
  * @time_limit_ns: Nanoseconds from the task's start, after which the orbit is
  *	killed; 0 for no limit.
- * @resume: 0, or after -EINTR orbit_outcome.task: wait on for that task.  The
- *	function, argument and other options must be those of the first call.
+ * @resume: 0, or after -EINTR or -ETIME orbit_outcome.task: wait on for that task.
+ *	The function, argument and other options must be those of the first call.
+ * @ranges: Further pools or parts of pools that it shall see; no pool twice.
+ * @nr_ranges: How many; with @nr_pools up to ORBIT_MAX_POOLS.
+ * @deadline_ns: When to give up waiting, for room in the queue or for the outcome.
+ * @cpu_limit_ns: CPU time in nanoseconds that the task may use, after which the
+ *	orbit is killed; 0 for no limit.
  */
 struct orbit_call_options {
 	size_t size;
@@ -254,6 +392,10 @@ struct orbit_call_options {
 	size_t nr_pools;
 	uint64_t time_limit_ns;
 	uint64_t resume;
+	const struct orbit_pool_range *ranges;
+	size_t nr_ranges;
+	uint64_t deadline_ns;
+	uint64_t cpu_limit_ns;
 };
 
 /**
@@ -264,7 +406,7 @@ struct orbit_call_options {
  * @error: What orbit_call() returned.
  * @cause: enum orbit_cause: why the orbit ended, if it did.
  * @code: The exit status or signal number that goes with @cause.
- * @pad: 0.
+ * @updates: How many updates the task sent.
  * @fault_addr: The address whose access raised the signal, or 0.
  */
 struct orbit_outcome {
@@ -274,7 +416,7 @@ struct orbit_outcome {
 	int32_t error;
 	uint32_t cause;
 	int32_t code;
-	uint32_t pad;
+	uint32_t updates;
 	uint64_t fault_addr;
 };
 
@@ -290,14 +432,19 @@ struct orbit_outcome {
  * The function sees the pools as they were at this call: one consistent cut over
  * all of them, to which nothing is added while it runs.  What it writes to them
  * is its own and is dropped.  Calls of several threads are served one at a time,
- * in order.  Once an orbit has died all its calls fail.
+ * in order.  Once an orbit has died all its calls fail, unless it was created
+ * with ORBIT_RESTART.  Updates that the function sends are lost (-EPIPE there):
+ * only orbit_call_async() makes something to receive them with.
  *
  * Returns 0 when the function returned, and the value is in @out.
  * The task did not return: -ECONNRESET the orbit died in it, -ETIMEDOUT it ran
- * past its limit, -ECANCELED the orbit ended before the task began; @out says
- * why.  -ENOMEM: no memory for the snapshot.  -EADDRINUSE: the orbit has put
- * something else where a pool belongs.  -EINTR: see ORBIT_CALL_INTERRUPTIBLE.
+ * past a limit of the call, -ECANCELED it was cancelled or the orbit ended before
+ * it began; @out says why the orbit ended, if it did.  -ENOMEM: no memory for the
+ * snapshot, or the orbit went past its memory limit.  -EADDRINUSE: the orbit has put something else where a pool belongs.
+ * -EINTR: see ORBIT_CALL_INTERRUPTIBLE.  -ETIME: the deadline; if @out->task is not
+ * 0 the task goes on.
  * The task was not queued: -ESHUTDOWN the orbit had ended; @out says why.
+ * -EAGAIN the queue is full; -EEXIST it was to be skipped;
  * -EINVAL a malformed argument, or a pool named twice; -E2BIG too many bytes or
  * pools, or an unknown option; -EFAULT @arg is not readable; -ENOMEM; -ENXIO the
  * program has unmapped a pool itself; -EPERM the handle or a pool is of another
@@ -306,6 +453,362 @@ struct orbit_outcome {
 ORBIT_API int orbit_call(struct orbit_handle *orbit, orbit_entry fn, const void *arg,
 			 size_t arg_size, const struct orbit_call_options *opts,
 			 struct orbit_outcome *out) ORBIT_NOTHROW;
+
+/**
+ * orbit_call_async() - have a function run in an orbit
+ * @orbit: The orbit.
+ * @fn: The function.
+ * @arg: Bytes to hand it, copied at the call; may be NULL if there are none.
+ * @arg_size: How many, up to ORBIT_MAX_ARG.
+ * @opts: NULL for defaults (no pools).  @opts->resume must be 0.
+ * @out: Where to put the task's handle, untouched on error; NULL if neither its
+ *	outcome nor its updates are wanted.
+ *
+ * Like orbit_call(), but returns when the snapshot is taken and the task queued.
+ * The caller owns the handle.
+ *
+ * Returns 0, -ETIME (there was no room before the deadline), -EMFILE or -ENFILE, or
+ * what orbit_call() returns for a task that was not queued.
+ */
+ORBIT_API int orbit_call_async(struct orbit_handle *orbit, orbit_entry fn, const void *arg,
+			       size_t arg_size, const struct orbit_call_options *opts,
+			       struct orbit_task **out) ORBIT_NOTHROW;
+
+/**
+ * orbit_task_wait() - wait for a task's outcome
+ * @task: The task.
+ * @deadline_ns: When to give up.
+ * @out: Filled in whatever the outcome is; may be NULL.
+ *
+ * The outcome can be had more than once, and does not depend on updates that have
+ * not been received.
+ *
+ * Returns as orbit_call() about the task; -ETIME when it has not ended by the
+ * deadline; -EINTR if it was called with ORBIT_CALL_INTERRUPTIBLE and a signal
+ * handler ran; -EPERM: the handle is of another process; -EINVAL.
+ */
+ORBIT_API int orbit_task_wait(struct orbit_task *task, uint64_t deadline_ns,
+			      struct orbit_outcome *out) ORBIT_NOTHROW;
+
+/**
+ * orbit_task_cancel() - have a task not run
+ * @task: The task.
+ * @flags: ORBIT_CANCEL_RUNNING: if it runs, kill the orbit's process.  Otherwise 0.
+ *
+ * Its outcome is -ECANCELED then.
+ *
+ * Returns 0, -ESRCH (it has ended), -EBUSY (it runs), -EINVAL, or -EPERM.
+ */
+ORBIT_API int orbit_task_cancel(struct orbit_task *task, uint64_t flags) ORBIT_NOTHROW;
+
+/** orbit_task_number() - the task's number in its orbit, from 1. */
+ORBIT_API uint64_t orbit_task_number(const struct orbit_task *task) ORBIT_NOTHROW;
+
+/**
+ * orbit_task_fd() - the task's descriptor, for poll()
+ *
+ * POLLIN: orbit_task_receive() would not wait.  POLLHUP: the task has ended.  It
+ * stays the library's: do not close it.
+ */
+ORBIT_API int orbit_task_fd(const struct orbit_task *task) ORBIT_NOTHROW;
+
+/**
+ * orbit_task_destroy() - give a task's handle back
+ * @task: The handle, or NULL.
+ *
+ * The task goes on; its outcome and its updates are dropped.
+ */
+ORBIT_API void orbit_task_destroy(struct orbit_task *task) ORBIT_NOTHROW;
+
+/**
+ * orbit_cancel() - have tasks not run
+ * @orbit: The orbit.
+ * @fn: With @arg and @arg_size: those called with this function and these bytes.
+ *	NULL for all tasks.
+ * @arg: May be NULL if there are no bytes.
+ * @arg_size: How many.
+ * @flags: ORBIT_CANCEL_RUNNING: also the one that runs, by killing the orbit's
+ *	process.  Otherwise 0.
+ * @cancelled: Set to how many were cancelled; may be NULL.
+ *
+ * Their outcome is -ECANCELED.
+ *
+ * Returns 0, -ESRCH (there is none), -EBUSY (the only one runs), -EINVAL, -E2BIG,
+ * -EFAULT, or -EPERM.
+ */
+ORBIT_API int orbit_cancel(struct orbit_handle *orbit, orbit_entry fn, const void *arg,
+			   size_t arg_size, uint64_t flags, uint64_t *cancelled) ORBIT_NOTHROW;
+
+/* ---- Updates: what a task proposes ----------------------------------------- */
+
+/**
+ * orbit_send_bytes() - in a task: propose to put bytes into the main program's memory
+ * @target: Where.
+ * @data: The bytes.
+ * @size: How many, up to ORBIT_MAX_UPDATE.
+ *
+ * This and the two functions below add an update to the task's outcome, in the
+ * order of the calls; the main program receives it with orbit_task_receive().  They
+ * are made by the thread that runs the task.
+ *
+ * Returns 0.  -EPERM: not in an orbit.  -EPIPE: nobody can receive it.  -ENOSPC:
+ * past the orbit's update_limit.  -E2BIG, -EFAULT, -ENOMEM.
+ */
+ORBIT_API int orbit_send_bytes(void *target, const void *data, size_t size) ORBIT_NOTHROW;
+
+/**
+ * orbit_send_operation() - in a task: propose an operation of the main program
+ * @id: Which, see orbit_targets_add_operation().
+ * @args: Its argument bytes; may be NULL if there are none.
+ * @size: How many, up to ORBIT_MAX_UPDATE.
+ *
+ * Returns as orbit_send_bytes().
+ */
+ORBIT_API int orbit_send_operation(uint64_t id, const void *args, size_t size) ORBIT_NOTHROW;
+
+/**
+ * orbit_send_pages() - in a task: hand over pages of a pool that it has written to
+ * @start: The first byte, at the start of a page,
+ * @size: and how many: whole pages in one pool that the task sees.
+ *
+ * The pages that the task has written to in this range leave the orbit without a
+ * copy; it sees the snapshot there again.
+ *
+ * Returns as orbit_send_bytes(), or -EINVAL (not whole pages), -ENXIO (not in one
+ * pool that the task sees).
+ */
+ORBIT_API int orbit_send_pages(void *start, size_t size) ORBIT_NOTHROW;
+
+/* struct orbit_update.kind */
+enum orbit_update_kind {
+	ORBIT_UPDATE_UNKNOWN, /* not sent by the functions above; cannot be applied */
+	ORBIT_UPDATE_BYTES,
+	ORBIT_UPDATE_OPERATION,
+	ORBIT_UPDATE_PAGES,
+};
+
+/**
+ * struct orbit_update - an update, as received
+ * @size: Set to sizeof by the caller.
+ * @task: The task that sent it.
+ * @kind: enum orbit_update_kind.
+ * @serial: Tells it from the other updates of the task.
+ * @target: What it is aimed at, as the orbit says: an address for BYTES, an
+ *	operation for OPERATION.
+ * @data: For these two: the bytes, aligned as by malloc(),
+ * @length: and how many there are.
+ * @pool: For PAGES: the pool that they are from.
+ * @pages: Which they are, by offset in that pool,
+ * @nr_pages: in so many pieces.
+ *
+ * A bug in the orbit may have made any of it: look before you use it.  The memory
+ * pointed to is the task's: it is valid until the next update is received or the
+ * task destroyed.
+ */
+struct orbit_update {
+	size_t size;
+	struct orbit_task *task;
+	uint32_t kind;
+	uint32_t serial;
+	uint64_t target;
+	const void *data;
+	size_t length;
+	struct orbit_pool *pool;
+	const struct orbit_page_range *pages;
+	size_t nr_pages;
+};
+
+/**
+ * orbit_task_receive() - receive the next update of a task
+ * @task: The task.
+ * @deadline_ns: When to give up waiting.
+ * @out: Filled in on success.
+ *
+ * Updates come in the order in which they were sent: once the task has returned,
+ * or as they are sent if it was called with ORBIT_CALL_STREAM.  If the orbit dies in
+ * a task, those not received by then are dropped; so without that flag there are all
+ * updates of a task or none.  To skip one, receive the next.
+ *
+ * This function and those that apply updates are for one thread at a time, as far
+ * as one task is concerned.
+ *
+ * Returns 0.  -ENODATA: there are no more, and the task has ended.  -ETIME: the
+ * deadline.  -EINTR: as orbit_task_wait().  -ENOMEM: it is still there.  -EPERM,
+ * -EINVAL.
+ */
+ORBIT_API int orbit_task_receive(struct orbit_task *task, uint64_t deadline_ns,
+				 struct orbit_update *out) ORBIT_NOTHROW;
+
+/**
+ * orbit_operation - what the main program does for an update
+ * @user: From orbit_targets_add_operation().
+ * @args: The argument bytes, aligned as by malloc(); of a size that was declared,
+ *	otherwise anything.
+ * @size: How many.
+ *
+ * Called by orbit_update_apply(), in its thread.  Must not throw.
+ *
+ * Returns 0 or a negative errno value, which orbit_update_apply() returns.
+ */
+typedef int (*orbit_operation)(void *user, const void *args, size_t size);
+
+/**
+ * orbit_targets_create() - begin a list of what updates may change
+ * @out: Where to put the handle; untouched on error.
+ *
+ * The list is empty.  It can serve any tasks of any orbits.  The caller owns the
+ * handle.
+ *
+ * Returns 0, -EINVAL, or -ENOMEM.
+ */
+ORBIT_API int orbit_targets_create(struct orbit_targets **out) ORBIT_NOTHROW;
+
+/** orbit_targets_destroy() - give the list back; NULL is fine. */
+ORBIT_API void orbit_targets_destroy(struct orbit_targets *targets) ORBIT_NOTHROW;
+
+/**
+ * orbit_targets_add_range() - declare memory that updates may change
+ * @targets: The list.
+ * @start: Its first byte.
+ * @length: How many.
+ *
+ * An update may change bytes within one range; it may not extend from one range
+ * into a neighbour.
+ *
+ * Returns 0, -EINVAL (no bytes, or past the end of all addresses), -EEXIST (it
+ * overlaps one that is declared), -ENOMEM.
+ */
+ORBIT_API int orbit_targets_add_range(struct orbit_targets *targets, void *start,
+				      size_t length) ORBIT_NOTHROW;
+
+/**
+ * orbit_targets_add_operation() - declare an operation that updates may ask for
+ * @targets: The list.
+ * @id: What orbits call it.
+ * @fn: What to do.
+ * @user: Handed to it.
+ * @least: The least number of argument bytes that it takes,
+ * @most: and the greatest.
+ *
+ * Returns 0, -EINVAL, -EEXIST (there is one with this @id), or -ENOMEM.
+ */
+ORBIT_API int orbit_targets_add_operation(struct orbit_targets *targets, uint64_t id,
+					  orbit_operation fn, void *user, size_t least,
+					  size_t most) ORBIT_NOTHROW;
+
+/**
+ * struct orbit_apply_options - for orbit_update_apply(); of use for pages
+ * @size: sizeof(struct orbit_apply_options).
+ * @flags: ORBIT_APPLY_FORCE: also over pages that the main program has written to
+ *	since the task's snapshot.  Otherwise 0.
+ * @from: Leave out pages before this offset in the pool they are from,
+ * @length: and those from so many bytes on; 0 for no end.
+ * @into: A pool to put them in; NULL for the same one, at the same offsets.
+ * @to: With @into: the offset there of what was at @from.
+ */
+struct orbit_apply_options {
+	size_t size;
+	uint64_t flags;
+	uint64_t from;
+	uint64_t length;
+	struct orbit_pool *into;
+	uint64_t to;
+};
+
+/**
+ * struct orbit_applied - what applying came to
+ * @size: Set to sizeof by the caller.
+ * @applied: Updates that were applied, if with conflicts.
+ * @refused: Updates aimed at what was not declared.
+ * @failed: Operations that returned an error, and pages that could not be put in
+ *	place for another reason than a conflict.
+ * @pages: Pages put in place.
+ * @conflicts: Pages that were not, because the main program has written to them
+ *	since the task's snapshot.
+ */
+struct orbit_applied {
+	size_t size;
+	uint64_t applied;
+	uint64_t refused;
+	uint64_t failed;
+	uint64_t pages;
+	uint64_t conflicts;
+};
+
+/**
+ * orbit_update_apply() - do what an update asks for, if that was declared
+ * @update: The update that was received last from its task.
+ * @targets: What was declared.
+ * @opts: NULL for defaults.
+ * @out: Filled in; may be NULL.
+ *
+ * Bytes are copied, operations called, pages moved.  Locks that the memory needs
+ * are the caller's business.  An update that is aimed at anything but one declared
+ * range, or at an operation that was not declared or not with this size, changes
+ * nothing; it is counted in @targets and told to the receiver of messages.  For pages
+ * it is the addresses where they would be put that must be declared.
+ *
+ * Returns 0.  -EACCES: refused.  -EBUSY: some pages are in conflict; they can still
+ * be applied by force.  -EINVAL: a malformed argument, or not the last update.  -EPERM: the handle is
+ * of another process.  -ENXIO: a pool is not mapped.  -ENOMEM.  For an operation
+ * also what it returned.
+ */
+ORBIT_API int orbit_update_apply(const struct orbit_update *update,
+				 struct orbit_targets *targets,
+				 const struct orbit_apply_options *opts,
+				 struct orbit_applied *out) ORBIT_NOTHROW;
+
+/**
+ * orbit_task_apply_all() - receive and apply all updates of a task
+ * @task: The task.
+ * @deadline_ns: When to give up waiting.
+ * @targets: What was declared.
+ * @out: Filled in whatever happens; may be NULL.
+ *
+ * An update that is refused or fails does not keep the others from being applied.
+ *
+ * Returns 0 when there are no more, or as orbit_task_receive().
+ */
+ORBIT_API int orbit_task_apply_all(struct orbit_task *task, uint64_t deadline_ns,
+				   struct orbit_targets *targets,
+				   struct orbit_applied *out) ORBIT_NOTHROW;
+
+/** orbit_targets_refused() - how many updates were refused so far. */
+ORBIT_API uint64_t orbit_targets_refused(const struct orbit_targets *targets) ORBIT_NOTHROW;
+
+/**
+ * struct orbit_refusal - an update that was refused
+ * @size: Set to sizeof by the caller.
+ * @task: The number of the task that sent it,
+ * @orbit: and the name of its orbit.
+ * @kind: enum orbit_update_kind.
+ * @pad: 0.
+ * @target: What it was aimed at; for pages, the first address that was not
+ *	declared.
+ * @length: Of its data; for pages, how far they went from there.
+ */
+struct orbit_refusal {
+	size_t size;
+	uint64_t task;
+	char orbit[ORBIT_NAME_LEN];
+	uint32_t kind;
+	uint32_t pad;
+	uint64_t target;
+	uint64_t length;
+};
+
+/**
+ * orbit_targets_refusal() - tell about one of the last updates that were refused
+ * @targets: The list.
+ * @back: 0 for the last one, 1 for the one before, and so on.
+ * @out: Filled in on success.
+ *
+ * Returns 0, -ENOENT (it is not known any more; at least 16 are), or -EINVAL.
+ */
+ORBIT_API int orbit_targets_refusal(const struct orbit_targets *targets, size_t back,
+				    struct orbit_refusal *out) ORBIT_NOTHROW;
+
+/* ---- Words and figures ------------------------------------------------------ */
 
 /**
  * orbit_describe() - put an outcome into words
@@ -336,8 +839,8 @@ ORBIT_API int orbit_get_stat(const struct orbit_handle *orbit, struct orbit_stat
 /**
  * orbit_fd() - the orbit's descriptor, for poll() and /proc/self/fdinfo
  *
- * POLLOUT: it lives and takes calls.  POLLHUP: it is dead.  It stays the
- * library's: do not close it.
+ * POLLOUT: it takes calls.  POLLHUP: it is dead for good.  It stays the library's:
+ * do not close it.
  */
 ORBIT_API int orbit_fd(const struct orbit_handle *orbit) ORBIT_NOTHROW;
 

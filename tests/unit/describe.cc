@@ -39,13 +39,16 @@ TEST(Describe, NamesWhatEndedTheOrbit)
 		  "ended itself with exit status 3");
 	EXPECT_EQ(text(outcome(-ECANCELED, ORBIT_CAUSE_EXIT, 3)),
 		  "not begun: ended itself with exit status 3");
+	EXPECT_EQ(text(outcome(-ENOMEM, ORBIT_CAUSE_LIMIT)),
+		  "used more memory than its limit and was killed");
+	EXPECT_EQ(text(outcome(-ECANCELED)), "cancelled");
 	EXPECT_EQ(text(outcome(-ETIMEDOUT, ORBIT_CAUSE_TIMEOUT)),
 		  "ran past its time limit and was killed");
 }
 
 TEST(Describe, HasAWordForEveryCauseAndError)
 {
-	for (unsigned cause = ORBIT_CAUSE_NONE; cause <= ORBIT_CAUSE_OWNER + 1; cause++)
+	for (unsigned cause = ORBIT_CAUSE_NONE; cause <= ORBIT_CAUSE_TEMPLATE + 1; cause++)
 		EXPECT_FALSE(text(outcome(-ECONNRESET, static_cast<orbit_cause>(cause))).empty());
 	for (int error = 0; error < 200; error++)
 		EXPECT_FALSE(text(outcome(-error)).empty()) << error;

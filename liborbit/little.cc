@@ -1,0 +1,858 @@
+// SPDX-License-Identifier: MIT
+#include "little.h"
+
+#include "internal.h"
+#include "syscall.h"
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <dlfcn.h>
+#include <elf.h>
+#include <fcntl.h>
+#include <link.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+// The linker names the ends of a section.
+extern "C" {
+extern char orbit_state_start[] __asm__("__start_orbit_state") __attribute__((visibility("hidden")));
+extern char orbit_state_end[] __asm__("__stop_orbit_state") __attribute__((visibility("hidden")));
+}
+
+namespace liborbit {
+
+namespace {
+
+std::uintptr_t address(const volatile void *p)
+{
+	return reinterpret_cast<std::uintptr_t>(p);
+}
+
+void *pointer(std::uintptr_t p)
+{
+	return reinterpret_cast<void *>(p);
+}
+
+std::uintptr_t page_floor(std::uintptr_t p)
+{
+	return p & ~(page_size() - 1);
+}
+
+} // namespace
+
+// ---- Which memory -----------------------------------------------------------------
+
+int Areas::add(std::uintptr_t start, std::uintptr_t end)
+{
+	if (start >= end)
+		return 0;
+	if (count == room) {
+		const std::size_t more = room ? 2 * room : 16;
+		void *bigger = realloc(items, more * sizeof(Area));
+
+		if (!bigger)
+			return -ENOMEM;
+		items = static_cast<Area *>(bigger);
+		room = more;
+	}
+	items[count++] = {start, end - start};
+	return 0;
+}
+
+int Areas::add_without(std::uintptr_t start, std::uintptr_t end, const Areas &others)
+{
+	while (start < end) {
+		// The first of the others that is not over yet, if any.
+		Area next = {end, 0};
+
+		for (std::size_t i = 0; i < others.count; i++)
+			if (others.items[i].start + others.items[i].bytes > start &&
+			    others.items[i].start < next.start)
+				next = others.items[i];
+		if (const int err = add(start, next.start))
+			return err;
+		start = next.start + next.bytes;
+	}
+	return 0;
+}
+
+void Areas::clear()
+{
+	free(items);
+	*this = {};
+}
+
+namespace {
+
+struct Modules {
+	const void *const *addresses; // in modules that the application named
+	std::size_t count;
+	std::size_t found;
+	bool executable_seen;
+	Areas skip;
+	Areas *variables;
+	int err;
+};
+
+bool contains(const dl_phdr_info *module, std::uintptr_t p)
+{
+	for (unsigned i = 0; i < module->dlpi_phnum; i++) {
+		const ElfW(Phdr) &segment = module->dlpi_phdr[i];
+
+		if (segment.p_type == PT_LOAD && p - (module->dlpi_addr + segment.p_vaddr) < segment.p_memsz)
+			return true;
+	}
+	return false;
+}
+
+const ElfW(Phdr) *find_segment(const dl_phdr_info *module, unsigned type)
+{
+	for (unsigned i = 0; i < module->dlpi_phnum; i++)
+		if (module->dlpi_phdr[i].p_type == type)
+			return &module->dlpi_phdr[i];
+	return nullptr;
+}
+
+// Does a module that the application named define this variable?
+bool is_of_named_module(const Modules *modules, const char *name)
+{
+	for (std::size_t i = 0; i < modules->count; i++) {
+		Dl_info info, definer;
+
+		if (!dladdr(modules->addresses[i], &info))
+			continue;
+
+		void *handle = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+
+		if (!handle)
+			continue;
+
+		// In the module's own scope: it, then what it needs.
+		const void *variable = dlsym(handle, name);
+		const bool found = variable && dladdr(variable, &definer) &&
+				   definer.dli_fbase == info.dli_fbase;
+
+		dlclose(handle);
+		if (found)
+			return true;
+	}
+	return false;
+}
+
+// Where the executable uses a variable of a library, the linker may have moved it into
+// the executable (a copy relocation). It still is the library's: std::cout, stdout,
+// environ.
+int skip_moved_variables(const dl_phdr_info *module, Modules *modules)
+{
+	const ElfW(Phdr) *segment = find_segment(module, PT_DYNAMIC);
+	const ElfW(Sym) *symbols = nullptr;
+	const ElfW(Rela) *relocations = nullptr;
+	const char *names = nullptr;
+	std::size_t bytes = 0;
+
+	if (!segment)
+		return 0;
+	for (auto *entry = static_cast<const ElfW(Dyn) *>(pointer(module->dlpi_addr + segment->p_vaddr));
+	     entry->d_tag != DT_NULL; entry++) {
+		// The C library has turned these into addresses.
+		void *at = pointer(entry->d_un.d_ptr);
+
+		if (entry->d_tag == DT_SYMTAB)
+			symbols = static_cast<const ElfW(Sym) *>(at);
+		else if (entry->d_tag == DT_STRTAB)
+			names = static_cast<const char *>(at);
+		else if (entry->d_tag == DT_RELA)
+			relocations = static_cast<const ElfW(Rela) *>(at);
+		else if (entry->d_tag == DT_RELASZ)
+			bytes = entry->d_un.d_val;
+	}
+	if (!symbols || !names || !relocations)
+		return 0;
+	for (std::size_t i = 0; i < bytes / sizeof(*relocations); i++) {
+		const ElfW(Rela) &relocation = relocations[i];
+		const ElfW(Sym) &symbol = symbols[ELF64_R_SYM(relocation.r_info)];
+		const std::uintptr_t start = module->dlpi_addr + relocation.r_offset;
+
+		if (ELF64_R_TYPE(relocation.r_info) != R_X86_64_COPY ||
+		    is_of_named_module(modules, names + symbol.st_name))
+			continue;
+		if (const int err = modules->skip.add(start, start + symbol.st_size))
+			return err;
+	}
+	return 0;
+}
+
+// What became read-only after relocation. The dynamic linker protects whole pages.
+int skip_relro(const dl_phdr_info *module, Modules *modules)
+{
+	const ElfW(Phdr) *relro = find_segment(module, PT_GNU_RELRO);
+
+	if (!relro)
+		return 0;
+
+	const std::uintptr_t start = module->dlpi_addr + relro->p_vaddr;
+
+	return modules->skip.add(page_floor(start), page_floor(start + relro->p_memsz));
+}
+
+int add_module(dl_phdr_info *module, std::size_t, void *user)
+{
+	auto *modules = static_cast<Modules *>(user);
+	bool named = false;
+	int err;
+
+	for (std::size_t i = 0; i < modules->count; i++)
+		if (contains(module, address(modules->addresses[i]))) {
+			modules->found++;
+			named = true;
+		}
+	// The executable is the first.
+	const bool executable = !modules->executable_seen;
+
+	modules->executable_seen = true;
+	if (!named && !executable)
+		return 0;
+
+	modules->skip.count = 0;
+	err = modules->skip.add(address(orbit_state_start), address(orbit_state_end));
+	if (!err)
+		err = skip_relro(module, modules);
+	if (!err && executable)
+		err = skip_moved_variables(module, modules);
+	for (unsigned i = 0; !err && i < module->dlpi_phnum; i++) {
+		const ElfW(Phdr) &segment = module->dlpi_phdr[i];
+		const std::uintptr_t start = module->dlpi_addr + segment.p_vaddr;
+
+		if (segment.p_type == PT_LOAD && segment.p_flags & PF_W)
+			err = modules->variables->add_without(start, start + segment.p_memsz,
+							      modules->skip);
+	}
+	modules->err = err;
+	return err;
+}
+
+} // namespace
+
+int find_variables(const void *const *addresses, std::size_t nr_modules, Areas *variables)
+{
+	Modules modules{};
+
+	modules.addresses = addresses;
+	modules.count = nr_modules;
+	modules.variables = variables;
+	dl_iterate_phdr(add_module, &modules);
+	modules.skip.clear();
+	if (modules.err)
+		return modules.err;
+	return modules.found == nr_modules ? 0 : -ENXIO;
+}
+
+namespace {
+
+// Is a piece of memory in what a module of this process can write to?
+bool is_of_a_module(const Area &area)
+{
+	const auto check = [](dl_phdr_info *module, std::size_t, void *user) {
+		const auto *piece = static_cast<const Area *>(user);
+
+		for (unsigned i = 0; i < module->dlpi_phnum; i++) {
+			const ElfW(Phdr) &segment = module->dlpi_phdr[i];
+			const std::uintptr_t start = module->dlpi_addr + segment.p_vaddr;
+
+			if (segment.p_type == PT_LOAD && segment.p_flags & PF_W && piece->start >= start &&
+			    piece->start + piece->bytes <= start + segment.p_memsz)
+				return 1;
+		}
+		return 0;
+	};
+
+	return dl_iterate_phdr(check, const_cast<Area *>(&area)) != 0;
+}
+
+// Whether the executable's variables can be told from those of the C library, malloc's
+// above all.
+bool is_separable()
+{
+	bool dynamic = false;
+	Dl_info info;
+	void *symbol = nullptr;
+	const auto has_interpreter = [](dl_phdr_info *module, std::size_t, void *user) {
+		*static_cast<bool *>(user) = find_segment(module, PT_INTERP) != nullptr;
+		return 1; // the executable is the first
+	};
+
+	dl_iterate_phdr(has_interpreter, &dynamic);
+	if (!dynamic)
+		return false;
+	if (!dladdr1(reinterpret_cast<const void *>(&malloc), &info, &symbol, RTLD_DL_SYMENT) || !symbol)
+		return true;
+
+	// The address of a function may be that of a stub in the executable, which does
+	// not define it.
+	Dl_info own;
+
+	return static_cast<const ElfW(Sym) *>(symbol)->st_shndx == SHN_UNDEF ||
+	       !dladdr(pointer(getauxval(AT_ENTRY)), &own) || own.dli_fbase != info.dli_fbase;
+}
+
+// ---- What goes to the seed ------------------------------------------------------------
+
+// The image of an orbit, a file: this, numbers of descriptors, areas, their contents.
+struct Image {
+	std::uint64_t flags;
+	std::uint64_t arg_room;
+	std::uint64_t nr_fds;	    // sent along, after the orbit's and the image's
+	std::uint64_t nr_variables; // the first of the areas
+	std::uint64_t nr_areas;
+	char name[ORBIT_NAME_LEN];
+};
+
+// SCM_MAX_FD is 253.
+constexpr std::size_t max_fds = 240;
+constexpr std::size_t first_fds = 2; // the orbit's and the image's
+
+int write_all(int fd, const void *from, std::size_t bytes)
+{
+	for (std::size_t done = 0; done < bytes;) {
+		const ssize_t got = write(fd, static_cast<const char *>(from) + done, bytes - done);
+
+		if (got < 0 && errno != EINTR)
+			return -errno;
+		done += got < 0 ? 0 : static_cast<std::size_t>(got);
+	}
+	return 0;
+}
+
+int read_all(int fd, void *to, std::size_t bytes)
+{
+	for (std::size_t done = 0; done < bytes;) {
+		const ssize_t got = read(fd, static_cast<char *>(to) + done, bytes - done);
+
+		if (got < 0 && errno != EINTR)
+			return -errno;
+		if (!got)
+			return -EIO;
+		done += got < 0 ? 0 : static_cast<std::size_t>(got);
+	}
+	return 0;
+}
+
+int write_image(int fd, const Image &image, const int *numbers, const Areas &areas)
+{
+	int err = write_all(fd, &image, sizeof(image));
+
+	if (!err)
+		err = write_all(fd, numbers, image.nr_fds * sizeof(*numbers));
+	if (!err)
+		err = write_all(fd, areas.items, areas.count * sizeof(Area));
+	for (std::size_t i = 0; !err && i < areas.count; i++)
+		err = write_all(fd, pointer(areas.items[i].start), areas.items[i].bytes);
+	return err;
+}
+
+int make_image(int *out, const Birth &birth, const orbit_options *options)
+{
+	Area state_area = {address(orbit_state_start),
+			   address(orbit_state_end) - address(orbit_state_start)};
+	const Areas state = {&state_area, 1, 1};
+	Image image{};
+	Areas areas{};
+	int err = find_variables(options->modules, options->nr_modules, &areas);
+
+	image.flags = birth.flags;
+	image.arg_room = birth.arg_room;
+	image.nr_fds = birth.nr_fds;
+	image.nr_variables = areas.count;
+	std::strncpy(image.name, birth.name, sizeof(image.name) - 1);
+	for (std::size_t i = 0; !err && i < options->nr_ranges; i++) {
+		const std::uintptr_t start = address(options->ranges[i].start);
+
+		err = areas.add_without(start, start + options->ranges[i].length, state);
+	}
+	image.nr_areas = areas.count;
+	if (!err) {
+		*out = memfd_create("orbit", MFD_CLOEXEC);
+		err = *out < 0 ? -errno : write_image(*out, image, birth.fds, areas);
+		if (err && *out >= 0)
+			close(*out);
+	}
+	areas.clear();
+	return err;
+}
+
+union FdMessage {
+	char bytes[CMSG_SPACE(sizeof(int) * (first_fds + max_fds))];
+	cmsghdr align;
+};
+
+int send_fds(int socket, const int *fds, std::size_t count)
+{
+	char byte = 0;
+	iovec data = {&byte, 1};
+	FdMessage control{};
+	msghdr message{};
+
+	message.msg_iov = &data;
+	message.msg_iovlen = 1;
+	message.msg_control = &control;
+	message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+
+	cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(int) * count);
+	std::memcpy(CMSG_DATA(header), fds, sizeof(int) * count);
+	while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+// Returns how many there are, or -errno; -EPIPE at the end.
+int receive_fds(int socket, int *fds)
+{
+	char byte;
+	iovec data = {&byte, 1};
+	FdMessage control{};
+	msghdr message{};
+	ssize_t got;
+
+	message.msg_iov = &data;
+	message.msg_iovlen = 1;
+	message.msg_control = &control;
+	message.msg_controllen = sizeof(control);
+	do {
+		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+	} while (got < 0 && errno == EINTR);
+	if (got <= 0)
+		return got < 0 ? -errno : -EPIPE;
+
+	const cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	if (!header || header->cmsg_type != SCM_RIGHTS)
+		return 0;
+
+	const std::size_t bytes = header->cmsg_len - CMSG_LEN(0);
+
+	std::memcpy(fds, CMSG_DATA(header), bytes);
+	return static_cast<int>(bytes / sizeof(int));
+}
+
+// ---- The seed ---------------------------------------------------------------------------
+
+// Which part of the stack the seed uses itself: from here up to where orbit_prepare() was
+// called.
+ORBIT_STATE std::uintptr_t seed_frame;
+
+// Address space for the orbits' own memory, and for nothing of the main program's.
+ORBIT_STATE Range hole;
+
+// Their heap must not grow to where the main program's does.
+int stop_heap(std::uintptr_t *end)
+{
+	*end = (address(sbrk(0)) + page_size() - 1) & ~(page_size() - 1);
+	return mmap(pointer(*end), page_size(), PROT_NONE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED ?
+		       -errno :
+		       0;
+}
+
+// Allocate pieces of this size until the heap has none left.
+void use_up(std::size_t size, std::uintptr_t start, std::uintptr_t end)
+{
+	void *piece;
+
+	do {
+		piece = malloc(size);
+		asm volatile("" : "+r"(piece)); // it is not without effect
+	} while (piece && address(piece) - start < end - start);
+	free(piece);
+}
+
+// What is free in the heap may be in use by the main program when a range of it is named.
+// Take it all, so that an orbit's malloc() has memory of its own only.
+void use_up_heap(std::uintptr_t start, std::uintptr_t end)
+{
+	constexpr std::size_t step = 16, small = 1032; // free pieces up to this are kept by size
+
+	for (std::size_t size = 1 << 16; size > small; size /= 2)
+		use_up(size, start, end);
+	for (std::size_t size = small; size > step; size -= step)
+		use_up(size, start, end);
+}
+
+struct Layout {
+	std::uintptr_t heap; // its start, or 0
+	std::uintptr_t last; // end of the last mapping
+	bool stack;	     // it has been met; nothing is mapped above it
+};
+
+// Above the hole there are gaps into which a small mapping might go, the main program's as
+// well as an orbit's.
+int fill_gap(void *user, const Mapping &mapping)
+{
+	auto *layout = static_cast<Layout *>(user);
+	const std::uintptr_t last = layout->last;
+
+	if (!std::strcmp(mapping.name, "[heap]") && !layout->heap)
+		layout->heap = mapping.start;
+	if (!std::strcmp(mapping.name, "[stack]"))
+		layout->stack = true;
+	layout->last = mapping.end;
+	if (layout->stack || last < hole.start + hole.bytes || mapping.start <= last)
+		return 0;
+	return mmap(pointer(last), mapping.start - last, PROT_NONE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+		    0) == MAP_FAILED ?
+		       -errno :
+		       0;
+}
+
+int keep_apart()
+{
+	Layout layout{};
+	std::uintptr_t heap_end;
+	int err = munmap(pointer(hole.start), hole.bytes) ? -errno : 0;
+
+	if (!err)
+		err = stop_heap(&heap_end);
+	if (!err)
+		err = for_each_mapping(fill_gap, &layout);
+	if (!err && layout.heap)
+		use_up_heap(layout.heap, heap_end);
+	return err;
+}
+
+// ---- The child of the seed ----------------------------------------------------------------
+
+// Give the descriptors that came with a request the numbers that they have in the main
+// program. The first two get new ones. Returns 0 or -errno.
+int renumber(int *fds, const int *numbers, std::size_t nr_numbers)
+{
+	const std::size_t count = first_fds + nr_numbers;
+	int beyond = 3;
+
+	for (std::size_t i = 0; i < nr_numbers; i++)
+		if (numbers[i] >= beyond)
+			beyond = numbers[i] + 1;
+	// Out of the way first.
+	for (std::size_t i = 0; i < count; i++) {
+		const int moved = fcntl(fds[i], F_DUPFD_CLOEXEC, beyond);
+
+		if (moved < 0)
+			return errno == EINVAL ? -EMFILE : -errno;
+		fds[i] = moved;
+	}
+	for (std::size_t i = 0; i < nr_numbers; i++)
+		if (dup2(fds[first_fds + i], numbers[i]) < 0)
+			return -errno;
+	return 0;
+}
+
+struct Place {
+	std::uintptr_t next, end;
+};
+
+int make_writable(void *user, const Mapping &mapping)
+{
+	auto *place = static_cast<Place *>(user);
+	const int prot = PROT_READ | PROT_WRITE;
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+
+	if (mapping.end <= place->next || place->next >= place->end)
+		return 0;
+
+	const std::uintptr_t start = mapping.start < place->end ? mapping.start : place->end;
+
+	if (start > place->next) {
+		if (mmap(pointer(place->next), start - place->next, prot, flags, -1, 0) == MAP_FAILED)
+			return -errno;
+		place->next = start;
+	}
+	if (start == place->end)
+		return 0;
+
+	const std::uintptr_t end = mapping.end < place->end ? mapping.end : place->end;
+	const std::size_t bytes = end - place->next;
+
+	if (mapping.shared) {
+		if (mmap(pointer(place->next), bytes, prot, flags, -1, 0) == MAP_FAILED)
+			return -errno;
+	} else if (!mapping.readable || !mapping.writable) {
+		if (mprotect(pointer(place->next), bytes, prot))
+			return -errno;
+	}
+	place->next = end;
+	return 0;
+}
+
+// See to it that there is memory for a named range, which nobody else sees.
+int make_place(const Area &area)
+{
+	const std::uintptr_t here = address(__builtin_frame_address(0)) - (std::uintptr_t{1} << 18);
+	Place place = {page_floor(area.start), page_floor(area.start + area.bytes + page_size() - 1)};
+
+	// On the stack, it must have been there at orbit_prepare().
+	if (area.start < seed_frame && area.start + area.bytes > here)
+		return -EFAULT;
+	if (const int err = for_each_mapping(make_writable, &place))
+		return err;
+
+	// What lies above all mappings.
+	const Mapping none = {UINTPTR_MAX, UINTPTR_MAX, false, false, false, ""};
+
+	return make_writable(&place, none);
+}
+
+int load_image(int fd, const Image &image, const Areas &areas)
+{
+	int err = 0;
+
+	for (std::size_t i = 0; !err && i < areas.count; i++) {
+		if (i >= image.nr_variables)
+			err = make_place(areas.items[i]);
+		else if (!is_of_a_module(areas.items[i]))
+			err = -ENXIO;
+	}
+	for (std::size_t i = 0; !err && i < areas.count; i++)
+		err = read_all(fd, pointer(areas.items[i].start), areas.items[i].bytes);
+	return err;
+}
+
+// Returns only if it failed.
+int become_little(int *fds, std::size_t nr_fds)
+{
+	Image image{};
+	Areas areas{};
+	Birth birth{};
+	int err;
+
+	if (nr_fds < first_fds || lseek(fds[1], 0, SEEK_SET))
+		return -EIO;
+	err = read_all(fds[1], &image, sizeof(image));
+	if (!err && image.nr_fds + first_fds != nr_fds)
+		err = -EMFILE; // not all could be received
+	if (err)
+		return err;
+
+	auto *numbers = static_cast<int *>(calloc(nr_fds, sizeof(int)));
+
+	areas.count = areas.room = image.nr_areas;
+	areas.items = static_cast<Area *>(calloc(image.nr_areas, sizeof(Area)));
+	if (!numbers || !areas.items)
+		return -ENOMEM;
+	err = read_all(fds[1], numbers, image.nr_fds * sizeof(*numbers));
+	if (!err)
+		err = read_all(fds[1], areas.items, areas.count * sizeof(Area));
+	if (!err)
+		err = renumber(fds, numbers, image.nr_fds);
+	if (err)
+		return err;
+
+	const int client = fds[0], image_fd = fds[1];
+
+	numbers[image.nr_fds] = client;
+	numbers[image.nr_fds + 1] = image_fd;
+	birth.flags = image.flags;
+	birth.name = image.name;
+	birth.client = client;
+	birth.arg_room = image.arg_room;
+	birth.fds = numbers;
+	birth.nr_fds = nr_fds;
+	err = stand_alone(birth);
+	if (!err)
+		err = load_image(image_fd, image, areas);
+	if (err)
+		return err;
+	close(image_fd);
+	areas.clear();
+	free(numbers);
+	return become_orbit(birth);
+}
+
+[[noreturn]] void serve_requests(int socket)
+{
+	for (;;) {
+		int fds[first_fds + max_fds];
+		const int count = receive_fds(socket, fds);
+
+		if (count < 0)
+			_exit(0); // the main program has ended
+
+		// Fork handlers have run when the seed was made.
+		const pid_t pid = _Fork();
+
+		if (!pid)
+			_exit(-become_little(fds, static_cast<std::size_t>(count)));
+
+		int err = pid < 0 ? -errno : 0;
+
+		for (int i = 0; i < count; i++)
+			close(fds[i]);
+		if (!err)
+			err = wait_until_left(pid);
+		if (send(socket, &err, sizeof(err), MSG_NOSIGNAL) < 0)
+			_exit(0);
+	}
+}
+
+// ---- The main program -----------------------------------------------------------------------
+
+ORBIT_STATE pthread_mutex_t seed_lock = PTHREAD_MUTEX_INITIALIZER;
+ORBIT_STATE int seed_socket = -1;
+// The seed is the template of an orbit that is never called, and so ends with the main
+// program and is no child of it.
+ORBIT_STATE int seed_orbit = -1;
+
+[[noreturn]] void become_seed(int client, int socket)
+{
+	// Standard input, output and errors come along when they are needed; here they
+	// would only keep others waiting for the end of a pipe that main has closed.
+	int fds[] = {client, socket};
+	Birth birth{};
+	orbit_attach_args args{};
+
+	// Its children cannot have a core file if it cannot.
+	birth.flags = ORBIT_KEEP_CORE;
+	birth.name = "seed";
+	birth.client = client;
+	birth.fds = fds;
+	birth.nr_fds = sizeof(fds) / sizeof(*fds);
+	in_orbit = true;
+
+	int err = stand_alone(birth);
+
+	if (!err)
+		err = keep_apart();
+	if (!err) {
+		err = sys_ctl(client, ORBIT_CTL_TEMPLATE, &args);
+		if (err >= 0)
+			err = close(client);
+	}
+	if (err)
+		_exit(-err);
+	serve_requests(socket);
+}
+
+int fork_seed(int client, int mine, int its)
+{
+	struct orbit_stat st {};
+	sigset_t all, before;
+
+	seed_frame = address(__builtin_frame_address(0));
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+
+	const pid_t pid = fork();
+
+	if (!pid) {
+		close(mine);
+		become_seed(client, its);
+	}
+
+	int err = pid < 0 ? -errno : 0;
+
+	pthread_sigmask(SIG_SETMASK, &before, nullptr);
+	if (!err)
+		err = wait_until_left(pid);
+	if (!err)
+		err = sys_ctl(client, ORBIT_CTL_STAT, &st);
+	return err || st.template_pid ? err : -ECHILD;
+}
+
+int start_seed_locked()
+{
+	orbit_create_args args{};
+	int sockets[2];
+
+	if (seed_socket >= 0)
+		return -EALREADY;
+	if (!is_separable())
+		return -ENOTSUP;
+	if (!hole.bytes)
+		if (const int err = reserve_hole(&hole))
+			return err;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets))
+		return -errno;
+	args.flags = ORBIT_CREATE_RESTART;
+	std::strncpy(args.name, "seed", sizeof(args.name) - 1);
+
+	const int client = sys_create(&args);
+	const int err = client < 0 ? client : fork_seed(client, sockets[0], sockets[1]);
+
+	close(sockets[1]);
+	if (err) {
+		close(sockets[0]);
+		if (client >= 0)
+			close(client);
+		return err;
+	}
+	seed_socket = sockets[0];
+	seed_orbit = client;
+	return 0;
+}
+
+int ask_seed_locked(const int *fds, std::size_t count)
+{
+	int err = seed_socket < 0 ? -ENXIO : send_fds(seed_socket, fds, count);
+	int answer = 0;
+	ssize_t got;
+
+	if (err)
+		return err == -EPIPE || err == -ECONNRESET ? -ENXIO : err;
+	do {
+		got = recv(seed_socket, &answer, sizeof(answer), 0);
+	} while (got < 0 && errno == EINTR);
+	return got == sizeof(answer) ? answer : -ENXIO;
+}
+
+} // namespace
+
+int start_seed()
+{
+	pthread_mutex_lock(&seed_lock);
+	const int err = start_seed_locked();
+
+	pthread_mutex_unlock(&seed_lock);
+	return err;
+}
+
+int fork_little(const Birth &birth, const orbit_options *options)
+{
+	int fds[first_fds + max_fds];
+	int image = -1;
+
+	if (birth.nr_fds > max_fds)
+		return -E2BIG;
+	if (const int err = make_image(&image, birth, options))
+		return err;
+	fds[0] = birth.client;
+	fds[1] = image;
+	std::memcpy(fds + first_fds, birth.fds, birth.nr_fds * sizeof(int));
+
+	pthread_mutex_lock(&seed_lock);
+	const int err = ask_seed_locked(fds, first_fds + birth.nr_fds);
+
+	pthread_mutex_unlock(&seed_lock);
+	close(image);
+	return err;
+}
+
+void forget_seed()
+{
+	pthread_mutex_init(&seed_lock, nullptr);
+	if (seed_socket < 0)
+		return;
+	close(seed_socket);
+	close(seed_orbit);
+	seed_socket = seed_orbit = -1;
+}
+
+} // namespace liborbit

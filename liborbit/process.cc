@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT
+#include "process.h"
+
+#include "internal.h"
+#include "syscall.h"
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio_ext.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace liborbit {
+
+namespace {
+
+// exit() in a task must not run what the main program registered for its own end.
+void end_at_exit(int status, void *)
+{
+	_exit(status);
+}
+
+int by_number(const void *a, const void *b)
+{
+	const int x = *static_cast<const int *>(a);
+	const int y = *static_cast<const int *>(b);
+
+	return (x > y) - (x < y);
+}
+
+int close_all_but(int *fds, std::size_t count)
+{
+	unsigned next = 0;
+
+	qsort(fds, count, sizeof(int), by_number);
+	for (std::size_t i = 0; i < count; i++) {
+		const auto keep = static_cast<unsigned>(fds[i]);
+
+		if (keep > next && close_range(next, keep - 1, 0))
+			return -errno;
+		next = keep + 1;
+	}
+	return close_range(next, ~0U, 0) ? -errno : 0;
+}
+
+// Memory that the main program shares with other processes is shared with this
+// one too. It must not be able to write there.
+int protect_shared_memory()
+{
+	return for_each_mapping(
+		[](void *, const Mapping &mapping) {
+			void *start = reinterpret_cast<void *>(mapping.start);
+
+			if (!mapping.writable || !mapping.shared)
+				return 0;
+			return mprotect(start, mapping.end - mapping.start, PROT_READ) ? -errno : 0;
+		},
+		nullptr);
+}
+
+// The orbit or template is told by another descriptor than it was called on, which
+// then is of no more use.
+int attach(int fd, orbit_ctl_op op)
+{
+	orbit_attach_args args{};
+	const int attached = sys_ctl(fd, op, &args);
+
+	if (attached >= 0)
+		close(fd);
+	return attached;
+}
+
+// fd is the orbit's or its template's.
+int attach_and_serve(int fd, std::size_t arg_room)
+{
+	sigset_t none;
+
+	// Mapped, not allocated, for an orbit that corrupts its heap to fail in its
+	// own code; and page-aligned, as promised to the task.
+	void *arg = mmap(nullptr, arg_room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (arg == MAP_FAILED)
+		return -errno;
+
+	int server = attach(fd, ORBIT_CTL_ATTACH);
+
+	if (server < 0)
+		return server;
+	// Not where tasks and libraries expect standard input, output or errors.
+	if (server < 3) {
+		const int moved = fcntl(server, F_DUPFD_CLOEXEC, 3);
+
+		if (moved >= 0) {
+			close(server);
+			server = moved;
+		}
+	}
+	sigemptyset(&none);
+	pthread_sigmask(SIG_SETMASK, &none, nullptr);
+	serve(server, arg, arg_room);
+}
+
+void sleep_ms(long ms)
+{
+	const timespec time = {0, ms * 1000'000};
+
+	nanosleep(&time, nullptr);
+}
+
+// One process for the orbit. A shortage may pass, so it gets a second chance.
+int spawn_server(int template_fd, std::size_t arg_room)
+{
+	int err = 0;
+
+	for (long pause_ms = 1; pause_ms < 1000; pause_ms *= 4) {
+		// Nothing here runs besides, so there is nothing for fork handlers to
+		// do: they have run when this process was made.
+		const pid_t pid = _Fork();
+
+		if (!pid)
+			_exit(-attach_and_serve(template_fd, arg_room));
+		err = pid < 0 ? -errno : wait_until_left(pid);
+		if (err != -EAGAIN && err != -ENOMEM && err != -ECHILD)
+			break;
+		sleep_ms(pause_ms);
+	}
+	// While it was tried, the orbit may have come to its end.
+	return err == -EBUSY ? 0 : err;
+}
+
+int become_template(int client, std::size_t arg_room)
+{
+	const int fd = attach(client, ORBIT_CTL_TEMPLATE);
+	int err = fd < 0 ? fd : 0;
+
+	while (!err) {
+		err = sys_ctl(fd, ORBIT_CTL_AWAIT);
+		if (!err)
+			err = spawn_server(fd, arg_room);
+		else if (err == -EINTR)
+			err = 0;
+	}
+	return err;
+}
+
+} // namespace
+
+int for_each_mapping(int (*fn)(void *user, const Mapping &mapping), void *user)
+{
+	std::FILE *maps = std::fopen("/proc/self/maps", "re");
+	char *line = nullptr;
+	std::size_t room = 0;
+	int err = 0;
+
+	if (!maps)
+		return -errno;
+	while (!err && getline(&line, &room, maps) > 0) {
+		Mapping mapping{};
+		char may[5], name[16] = "";
+
+		if (std::sscanf(line, "%lx-%lx %4s %*s %*s %*s %15s", &mapping.start, &mapping.end, may,
+				name) < 3)
+			continue;
+		mapping.readable = may[0] == 'r';
+		mapping.writable = may[1] == 'w';
+		mapping.shared = may[3] == 's';
+		mapping.name = name;
+		err = fn(user, mapping);
+	}
+	free(line);
+	std::fclose(maps);
+	return err;
+}
+
+// The fork handler has reserved the window's holes again.
+int stand_alone(const Birth &birth)
+{
+	const struct sigaction by_default = {};
+	char comm[16]; // as long as the kernel keeps it
+
+	for (int signal = 1; signal < NSIG; signal++)
+		sigaction(signal, &by_default, nullptr); // fails for SIGKILL, SIGSTOP and libc's own
+	setsid(); // group signals and the terminal's are for the main program
+	std::snprintf(comm, sizeof(comm), "orbit:%s", birth.name);
+	prctl(PR_SET_NAME, comm);
+	// An exec ends the orbit anyway; with this it gains nothing on the way.
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	if (!(birth.flags & ORBIT_KEEP_CORE)) {
+		const rlimit none = {0, 0};
+
+		setrlimit(RLIMIT_CORE, &none);
+	}
+	on_exit(end_at_exit, nullptr);
+	__fpurge(stdout); // the main program prints what it has buffered
+	if (const int err = protect_shared_memory())
+		return err;
+	return close_all_but(birth.fds, birth.nr_fds);
+}
+
+int become_orbit(const Birth &birth)
+{
+	return birth.flags & ORBIT_RESTART ? become_template(birth.client, birth.arg_room) :
+					     attach_and_serve(birth.client, birth.arg_room);
+}
+
+int wait_until_left(pid_t child)
+{
+	int status = 0;
+	pid_t waited;
+
+	do {
+		waited = waitpid(child, &status, 0);
+	} while (waited < 0 && errno == EINTR);
+	if (waited < 0)
+		return 0; // no child any more
+	return WIFEXITED(status) && WEXITSTATUS(status) ? -WEXITSTATUS(status) : -ECHILD;
+}
+
+int wait_until_up(int client)
+{
+	pollfd fd = {client, POLLOUT, 0};
+	struct orbit_stat st {};
+	int timeout = 0;
+
+	// A template sees to it that a process attaches. Without one it has done so
+	// already, or has died unnoticed: the application may ignore SIGCHLD, or wait
+	// for any child in another thread.
+	if (const int err = sys_ctl(client, ORBIT_CTL_STAT, &st))
+		return err;
+	if (st.template_pid)
+		timeout = -1;
+	while (poll(&fd, 1, timeout) < 0)
+		if (errno != EINTR && errno != EAGAIN)
+			return -errno;
+	if (fd.revents == POLLOUT)
+		return 0;
+
+	// A template that gives up says why in its status, as a child does.
+	if (!sys_ctl(client, ORBIT_CTL_STAT, &st) && st.cause == ORBIT_CAUSE_TEMPLATE && st.code > 0)
+		return -st.code;
+	return -ECHILD;
+}
+
+int fork_orbit(const Birth &birth)
+{
+	sigset_t all, before;
+
+	// No handler of the application may run in the child.
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+
+	const pid_t pid = fork();
+
+	if (!pid) {
+		in_orbit = true;
+		if (const int err = stand_alone(birth))
+			_exit(-err);
+		_exit(-become_orbit(birth));
+	}
+
+	const int err = pid < 0 ? -errno : 0;
+
+	pthread_sigmask(SIG_SETMASK, &before, nullptr);
+	return err ? err : wait_until_left(pid);
+}
+
+} // namespace liborbit

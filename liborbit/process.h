@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+//
+// The processes behind orbits: forked from the main program, or from the seed.
+#ifndef LIBORBIT_PROCESS_H
+#define LIBORBIT_PROCESS_H
+
+#include <orbit/orbit.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <sys/types.h>
+
+namespace liborbit {
+
+// What a process needs to become an orbit, besides itself.
+struct Birth {
+	std::uint64_t flags; // orbit_options.flags
+	const char *name;
+	int client;	    // the orbit's descriptor
+	std::size_t arg_room; // for argument bytes
+	int *fds;	    // to keep, client included; gets sorted
+	std::size_t nr_fds;
+};
+
+// Fork a process from this one that becomes the orbit, or its template, and wait
+// until it has, or died. 0 or -errno.
+int fork_orbit(const Birth &birth);
+
+// Wait until a child has left its parent, as it does when it attaches. 0, or -errno if
+// it exited before: its status is an errno value.
+int wait_until_left(pid_t child);
+
+// Wait until an orbit has its process, or is dead.
+int wait_until_up(int client);
+
+// The child's part, in two steps that each return 0 or -errno. The first leaves it a
+// process that stands for itself; the second returns only if it failed.
+int stand_alone(const Birth &birth);
+int become_orbit(const Birth &birth);
+
+// A line of /proc/self/maps.
+struct Mapping {
+	std::uintptr_t start, end;
+	bool readable, writable, shared;
+	const char *name; // such as "[stack]", or ""
+};
+
+// Call fn for each mapping of this process, lowest first, until it returns an error.
+int for_each_mapping(int (*fn)(void *user, const Mapping &mapping), void *user);
+
+} // namespace liborbit
+
+#endif // LIBORBIT_PROCESS_H
