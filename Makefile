@@ -10,6 +10,12 @@ CXXFLAGS ?= -O2 -g
 # Built kernels to use instead of those of the series, for work on the patches.
 KERNEL ?=
 DEBUG_KERNEL ?=
+KCSAN_KERNEL ?=
+OFF_KERNEL ?=
+
+# How long `make stress` takes, without the builds and the census; and of that the rounds.
+MINUTES ?= 30
+ROUNDS ?= 10000
 
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
 	libgtest-dev libexpected-dev python3 busybox-static qemu-system-x86 \
@@ -17,7 +23,10 @@ PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev li
 
 # Every .cc in these directories is one program.
 units := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/unit/*.cc))
-gtests := $(units) $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/counted/*.cc))
+# These do without the library, and are linked statically.
+static := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/stress/*.cc tests/fuzz/*.cc tests/counted/p11_*.cc))
+gtests := $(filter-out $(static),$(units) \
+	$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/counted/*.cc)))
 examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(wildcard examples/*/))
 library := $(BUILD)/liborbit/liborbit.a
 
@@ -25,12 +34,13 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo test kernel boot install deps programs units sanitized clean FORCE
+.PHONY: help demo test stress kernel boot install deps programs units sanitized clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      watch an application use orbits, on the patched kernel in a virtual machine'
 	@echo 'make test      all tests, here and in virtual machines'
+	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers'
 	@echo 'make boot      a shell on the patched kernel, in a virtual machine with this root directory'
 	@echo 'make kernel    build the patched kernel, and print where it is'
 	@echo 'make programs  build the library, the examples and the tests'
@@ -38,8 +48,9 @@ help:
 	@echo 'make deps      install the Debian packages that all this needs'
 	@echo 'make clean     delete $(BUILD)/; `linux-patches/build clean` deletes the kernels'
 	@echo
-	@echo 'BUILD=<directory> builds there.  KERNEL=<directory> and DEBUG_KERNEL=<directory> use'
-	@echo 'kernels that are built already.  Each of these installs and builds what it needs.'
+	@echo 'BUILD=<directory> builds there.  KERNEL=<directory>, and DEBUG_KERNEL, KCSAN_KERNEL and'
+	@echo 'OFF_KERNEL likewise, use kernels that are built already.  Each of these installs and builds'
+	@echo 'what it needs.'
 
 # $(call kernel,FLAVOUR,DIRECTORY): where to find a kernel, as a command.
 kernel = $(if $(2),echo $(2),linux-patches/build $(1))
@@ -55,7 +66,15 @@ demo: deps
 
 test: programs sanitized
 	@kernel=$$($(call kernel,vm,$(KERNEL))) && debug=$$($(call kernel,debug,$(DEBUG_KERNEL))) && \
-	tests/all.py --build $(BUILD) --kernel "$$kernel" --debug-kernel "$$debug"
+	off=$$($(call kernel,off,$(OFF_KERNEL))) && \
+	tests/all.py --build $(BUILD) --kernel "$$kernel" --debug-kernel "$$debug" --off-kernel "$$off"
+
+stress: programs
+	@kernel=$$($(call kernel,vm,$(KERNEL))) && debug=$$($(call kernel,debug,$(DEBUG_KERNEL))) && \
+	kcsan=$$($(call kernel,kcsan,$(KCSAN_KERNEL))) && off=$$($(call kernel,off,$(OFF_KERNEL))) && \
+	unpatched=$$(linux-patches/build unpatched) && \
+	tests/stress.py --build $(BUILD) --minutes $(MINUTES) --rounds $(ROUNDS) --kernel "vm=$$kernel" \
+		--kernel "debug=$$debug" --kernel "kcsan=$$kcsan" --off "$$off" --unpatched "$$unpatched"
 
 kernel: deps
 	@$(call kernel,vm,$(KERNEL))
@@ -65,7 +84,7 @@ boot: programs
 	tests/vm/run.py boot --kernel "$$kernel" --root host --chdir $(CURDIR)
 
 programs: deps
-	@$(MAKE) -s $(library) $(examples) $(gtests)
+	@$(MAKE) -s $(library) $(examples) $(gtests) $(static)
 
 # The unit tests again, under sanitizers: whatever one of them finds ends the test.  GCC warns
 # that TSan does not know fences; the tests that use them have one thread.
@@ -84,6 +103,11 @@ $(BUILD)/tests/%: tests/%.cc $(library)
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(library) -lgtest_main -lgtest
 
+$(static): $(BUILD)/%: %.cc
+	@mkdir -p $(@D)
+	@echo "  CXX  $@"
+	@$(CXX) $(CXXFLAGS) $(flags) -static -o $@ $<
+
 # An example is a directory; all its .cc files are one program.
 .SECONDEXPANSION:
 $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc) $(library)
@@ -91,7 +115,7 @@ $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc) $(library)
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $(filter %.cc,$^) $(library)
 
--include $(addsuffix .d,$(gtests))
+-include $(addsuffix .d,$(gtests) $(static))
 # With several sources the compiler names a .d after each of them.
 -include $(wildcard $(BUILD)/examples/*.d)
 

@@ -8,6 +8,7 @@ tests passed and failed; BUILD/results/ keeps what each machine said.
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,10 +18,15 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "vm"))
 import run as vm  # noqa: E402
+import stress  # noqa: E402
 
 HOST_SECONDS = 120      # for one program on this host
 GUEST_SECONDS = 120     # for one program in a guest, before scaling
+LONG_SECONDS = {"inject_test": 300, "modes_test": 200}    # a run for each allocation, and more
 COUNTED_SECONDS = 300
+STRESS_SECONDS = 20     # of stress, and again of fuzz; `make stress` takes longer
+CENSUS_ROUNDS = 200
+TOLERANCE = 0.001       # of counted instructions, between two kernels
 SANITIZERS = ("asan", "tsan")   # the builds in which the unit tests run once more
 
 
@@ -80,7 +86,29 @@ def guest_tests(cases, build, kernel):
     """What runs on a kernel: its own selftests, and the promises' tests."""
     found = (expect(cases, f"selftests in {kernel}", executables(kernel / "selftests"))
              + expect(cases, "programs of tests/conformance", programs(build, "conformance")))
-    return [vm.Test(path.name, [str(path)], GUEST_SECONDS) for path in found]
+    tests = [vm.Test(path.name, [str(path)], LONG_SECONDS.get(path.name, GUEST_SECONDS))
+             for path in found]
+    if "CONFIG_ORBIT_KUNIT_TEST=y" in (kernel / ".config").read_text().splitlines():
+        # They have run while the kernel booted.
+        tests.insert(0, vm.Test("kunit", ["cat", "/sys/kernel/debug/kunit/orbit-snapshot/results"]))
+    return tests
+
+
+def counted_figures(cases):
+    """The lines "figure NAME NUMBER" that counted tests print."""
+    found = re.findall(r"^figure (.+) (\d+\.\d+)$", "\n".join(case.output for case in cases), re.M)
+    return {name: float(number) for name, number in found}
+
+
+def compare_counted(with_orbits, without):
+    """P11: what a process without orbits costs on the two kernels; the cases of it."""
+    a, b = counted_figures(with_orbits), counted_figures(without)
+    cases = []
+    for name in sorted({*a, *b}):
+        text = f"with CONFIG_ORBIT {a.get(name)}, without {b.get(name)} instructions"
+        same = name in a and name in b and abs(a[name] - b[name]) <= TOLERANCE * b[name]
+        cases.append(vm.Case("P11: the same without orbits", name, "pass" if same else "fail", text))
+    return cases or [vm.Case("P11: the same without orbits", "", "fail", "nothing was counted")]
 
 
 def run_guest(title, machine, tests, results):
@@ -103,6 +131,8 @@ def main():
     parser.add_argument("--build", type=Path, required=True, help="where make built the tests")
     parser.add_argument("--kernel", type=Path, required=True)
     parser.add_argument("--debug-kernel", type=Path, help="without it, the debug run is left out")
+    parser.add_argument("--off-kernel", type=Path,
+                        help="one without CONFIG_ORBIT; without it, nothing is compared with it")
     options = parser.parse_args()
     results = options.build / "results"
 
@@ -127,18 +157,27 @@ def main():
             prefix = f"{build.name}: " if build != options.build else ""
             host(prefix + program.name, run_here, prefix + program.name, [program])
 
-    def guests(kernel):
-        return guest_tests(cases, options.build, kernel)
+    seed = int(time.time())
 
-    cases += run_guest("vm", vm.Machine(options.kernel), guests(options.kernel), results)
+    def guests(machine):
+        return (guest_tests(cases, options.build, machine.kernel)
+                + stress.long_tests(options.build, machine, STRESS_SECONDS, CENSUS_ROUNDS, seed))
+
+    machine = stress.make_machine(options.kernel)
+    cases += run_guest("vm", machine, guests(machine), results)
     counted = [vm.Test(path.name, [str(path)], COUNTED_SECONDS)
                for path in expect(cases, "programs of tests/counted",
                                   programs(options.build, "counted"))]
-    cases += run_guest("counted instructions", vm.Machine(options.kernel, icount=True), counted,
-                       results)
+    with_orbits = run_guest("counted instructions", vm.Machine(options.kernel, icount=True), counted,
+                            results)
+    cases += with_orbits
+    if options.off_kernel:
+        without = run_guest("off kernel, counted instructions", vm.Machine(options.off_kernel, icount=True),
+                            [test for test in counted if test.name.startswith("p11")], results)
+        cases += without + compare_counted(with_orbits, without)
     if options.debug_kernel:
-        cases += run_guest("debug kernel", vm.Machine(options.debug_kernel, memory="2G"),
-                           guests(options.debug_kernel), results)
+        machine = stress.make_machine(options.debug_kernel)
+        cases += run_guest("debug kernel", machine, guests(machine), results)
     print()
     vm.print_failures(cases)
     print(vm.summary(cases))

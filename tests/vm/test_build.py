@@ -2,6 +2,8 @@
 """Tests of linux-patches/build on a tree of a few files: patches come and go without a trace,
 and whatever is missing stops it with one clear line."""
 
+import importlib.machinery
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 PATCHES = Path(__file__).resolve().parents[2] / "linux-patches"
 
@@ -36,8 +39,8 @@ class Build(unittest.TestCase):
         self.work = Path(work.name)
         self.here, self.source = self.work / "linux-patches", self.work / "source"
         self.here.mkdir()
-        for name in ("build", "BASE", "vm.config", "orbit.config", "debug.config"):
-            shutil.copy2(PATCHES / name, self.here)
+        for file in ("build", "BASE", *(file.name for file in PATCHES.glob("*.config"))):
+            shutil.copy2(PATCHES / file, self.here)
         (self.source / "mm").mkdir(parents=True)
         (self.source / "Kbuild").touch()
         (self.source / "mm/file.c").write_text("one\ntwo\nthree\n")
@@ -132,6 +135,65 @@ class Build(unittest.TestCase):
         tarball = self.work / "linux-6.12.tar.xz"
         tarball.write_bytes(b"not it")
         self.assertIn("sha256", self.refusal("vm", KERNEL_SRC=str(tarball)))
+
+    def load(self):
+        """The script as a module, for its functions."""
+        loader = importlib.machinery.SourceFileLoader("build_script", str(self.here / "build"))
+        with mock.patch.dict(os.environ, ORBIT_CACHE=str(self.work / "cache")), \
+                mock.patch.object(sys, "dont_write_bytecode", True):
+            module = importlib.util.module_from_spec(
+                importlib.util.spec_from_loader(loader.name, loader))
+            loader.exec_module(module)
+        self.enterContext(mock.patch.object(module, "say"))
+        return module
+
+    def test_every_flavour_has_its_configuration(self):
+        script = self.load()
+        self.assertEqual(set(script.OBJECTS), set(script.FLAVOURS))
+        for flavour, fragments in script.FLAVOURS.items():
+            with self.subTest(flavour=flavour):
+                for fragment in fragments:
+                    self.assertTrue((self.here / fragment).exists(), fragment)
+                asked = [script.parse_config(self.here / f).get("CONFIG_ORBIT") for f in fragments]
+                with_orbits = flavour in ("vm", "debug", "kcsan")
+                self.assertEqual("y" in asked, with_orbits)
+                self.assertEqual("n" in asked, flavour == "off")
+
+    def test_unpatched_stays_so(self):
+        self.series(a=CHANGE.format("2"), b=CREATE)
+        script, patched = self.load(), self.apply()
+        plain = script.unpack(self.source, "0" * 64, "unpatched")
+        script.apply(plain, script.series_of("unpatched"))
+        self.assertNotEqual(plain, patched)
+        self.assertEqual((plain / "mm/file.c").read_text(), "one\ntwo\nthree\n")
+        self.assertFalse((plain / "mm/new.c").exists())
+        # And it is no other kernel when the series changes.
+        with mock.patch.object(script.subprocess, "run", return_value=mock.Mock(stdout=b"gcc 1")):
+            before = {flavour: script.kernel_key(flavour, "0" * 64) for flavour in script.FLAVOURS}
+            self.series(a=CHANGE.format("3"))
+            for flavour, key in before.items():
+                same = script.kernel_key(flavour, "0" * 64) == key
+                self.assertEqual(same, flavour == "unpatched", flavour)
+
+    def test_no_unpatched_one_of_a_tree(self):
+        self.assertIn("unpatched", self.refusal("--tree", str(self.source), "unpatched"))
+
+    def test_off_begins_with_the_objects_of_vm(self):
+        script = self.load()
+        objects = self.work / "cache/obj"
+        (objects / "vm-1").mkdir(parents=True)
+        (objects / "vm-1/a.o").write_text("object")
+        os.utime(objects / "vm-1/a.o", (1000, 1000))
+        script.begin_with("off", objects / "off-1")
+        self.assertEqual((objects / "off-1/a.o").stat().st_mtime, 1000)
+        (objects / "off-1/a.o").write_text("another")
+        script.begin_with("off", objects / "off-1")     # only the first time
+        self.assertEqual((objects / "off-1/a.o").read_text(), "another")
+        self.assertEqual((objects / "vm-1/a.o").read_text(), "object")
+        script.begin_with("off", objects / "off-2")     # nothing to begin with
+        script.begin_with("debug", objects / "debug-1")
+        self.assertEqual(list((objects / "off-2").iterdir()), [])
+        self.assertEqual(list((objects / "debug-1").iterdir()), [])
 
     def test_unknown_words(self):
         self.assertIn("fast", self.refusal("build", "fast"))

@@ -175,6 +175,51 @@ class Log(unittest.TestCase):
         self.assertIn("line 48", found[0])
         self.assertIn("line 70", found[0])
 
+    RACE = """\
+[    1.0] ==================================================================
+[    1.0] BUG: KCSAN: data-race in {} / {}
+[    1.0] 
+[    1.0] write to 0xffff888003dd9b30 of 4 bytes by task 70 on cpu 1:
+[    1.0]  {}+0x10d/0x230
+[    1.0]  {}+0x1f3/0x2a0
+[    1.0]  do_syscall_64+0x7f/0x150
+[    1.0] 
+[    1.0] read to 0xffff888003dd9b30 of 4 bytes by task 71 on cpu 0:
+[    1.0]  {}+0x5d/0xb0
+[    1.0]  do_syscall_64+0x7f/0x150
+[    1.0] 
+[    1.0] Reported by Kernel Concurrency Sanitizer on:
+[    1.0] CPU: 0 UID: 0 PID: 71 Comm: x Not tainted 6.12.0 #1
+[    1.0] ==================================================================
+[    1.0] the next line
+"""
+
+    def race(self, writer, caller, reader):
+        return self.RACE.format(writer, reader, writer, caller, reader)
+
+    def test_a_race_of_ours_is_a_complaint(self):
+        for names in (("orbit_task_wait", "x", "y"), ("x", "y", "orbit_end"), ("x", "orbit_serve", "y"),
+                      ("x", "y", "__x64_sys_orbit_call")):
+            with self.subTest(names=names):
+                found, others = run.read_log(self.race(*names))
+                self.assertEqual((len(found), others), (1, []))
+                self.assertNotIn("the next line", found[0])
+
+    def test_a_race_of_others_is_kept_and_none(self):
+        text = self.race("tick_nohz_stop_tick", "do_idle", "update_process_times")
+        found, others = run.read_log(text + text)
+        self.assertEqual((found, len(others)), ([], 2))
+        self.assertIn("do_idle", others[0])
+        # An orbit's system call further up in a stack is nobody's race.
+        self.assertEqual(run.scan_log(self.race("x", "__x64_sys_orbit_call", "y")), [])
+
+    def test_a_race_hides_no_other_complaint(self):
+        text = self.race("x", "y", "z")
+        self.assertEqual(len(run.scan_log(text + "[    1.1] BUG: one\n")), 1)
+        half = text[:text.index("[    1.0] Reported")]
+        self.assertEqual(len(run.scan_log(half + "[    1.1] Oops: 0002 [#1]\n")), 1)
+        self.assertEqual(len(run.read_log(half)[1]), 1)
+
 
 class StreamTest(unittest.TestCase):
     DATA = (b"\n@@n begin a b\nhello\n@@other\nno end\n@@n end 0 a b\n\n@@n plan 1\n")
