@@ -66,8 +66,8 @@ demo: deps
 
 test: programs sanitized
 	@kernel=$$($(call kernel,vm,$(KERNEL))) && debug=$$($(call kernel,debug,$(DEBUG_KERNEL))) && \
-	off=$$($(call kernel,off,$(OFF_KERNEL))) && \
-	tests/all.py --build $(BUILD) --kernel "$$kernel" --debug-kernel "$$debug" --off-kernel "$$off"
+	tests/all.py --build $(BUILD) --kernel "$$kernel" --debug-kernel "$$debug" \
+		$(if $(OFF_KERNEL),--off-kernel "$(OFF_KERNEL)")
 
 stress: programs
 	@kernel=$$($(call kernel,vm,$(KERNEL))) && debug=$$($(call kernel,debug,$(DEBUG_KERNEL))) && \
