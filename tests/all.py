@@ -92,7 +92,8 @@ def guest_tests(cases, build, kernel):
              + expect(cases, "programs of tests/conformance", programs(build, "conformance")))
     tests = [vm.Test(path.name, [str(path)], LONG_SECONDS.get(path.name, GUEST_SECONDS))
              for path in found]
-    if "CONFIG_ORBIT_KUNIT_TEST=y" in (kernel / ".config").read_text().splitlines():
+    config = kernel / ".config"
+    if config.exists() and "\nCONFIG_ORBIT_KUNIT_TEST=y\n" in config.read_text():
         # They have run while the kernel booted.
         tests.insert(0, vm.Test("kunit", ["cat", "/sys/kernel/debug/kunit/orbit-snapshot/results"]))
     return tests
