@@ -187,9 +187,7 @@ def main():
                   if test.name not in NOT_ON_DEBUG])
         cases += run_guest("debug kernel", machine, tests, results)
     print()
-    vm.print_failures(cases)
-    print(vm.summary(cases))
-    return 1 if any(case.outcome == "fail" for case in cases) else 0
+    return vm.conclude(cases)
 
 
 if __name__ == "__main__":

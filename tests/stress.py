@@ -141,9 +141,7 @@ def main():
         print(cases[-1].output)
     print()
     print_figures("all", total)
-    vm.print_failures(cases)
-    print(vm.summary(cases))
-    return 1 if any(case.outcome == "fail" for case in cases) else 0
+    return vm.conclude(cases)
 
 
 if __name__ == "__main__":

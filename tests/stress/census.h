@@ -94,32 +94,6 @@ inline void serve(int server)
 	}
 }
 
-inline void serve_as_template(int fd)
-{
-	for (;;) {
-		const int err = raw::ctl(fd, ORBIT_CTL_AWAIT);
-
-		if (err == -EINTR)
-			continue;
-		if (err < 0)
-			_exit(0);
-		if (const pid_t pid = fork()) {
-			// Until it has attached, or cannot.
-			while (pid > 0 && waitpid(pid, nullptr, 0) < 0 && errno == EINTR)
-				;
-			continue;
-		}
-
-		orbit_attach_args attach = {};
-		const int server = raw::ctl(fd, ORBIT_CTL_ATTACH, attach);
-
-		close(fd);
-		if (server >= 0)
-			serve(server);
-		_exit(1);
-	}
-}
-
 inline void reached(Point where)
 {
 	point->store(where);
@@ -160,7 +134,8 @@ inline void reached(Point where)
 		create.flags = ORBIT_CREATE_RESTART;
 		phoenix = raw::create(create);
 		if (phoenix < 0 ||
-		    raw::start(phoenix, window, ORBIT_CTL_TEMPLATE, "census-templ", serve_as_template))
+		    raw::start(phoenix, window, ORBIT_CTL_TEMPLATE, "census-templ",
+			       [](int fd) { raw::be_template(fd, serve); }))
 			_exit(3);
 		// The template makes the first process too, if it is faster.
 		if (const int err = raw::start(phoenix, window, ORBIT_CTL_ATTACH, "census-orbit", serve);

@@ -254,6 +254,36 @@ int start(int fd, Window &window, orbit_ctl_op how, const char *name, Body body)
 	return answer;
 }
 
+// The life of an orbit's template: a fresh process whenever the orbit needs one.  It runs
+// @serve with the descriptor for orbit_return().
+template <class Serve> [[noreturn]] void be_template(int fd, Serve serve)
+{
+	for (;;) {
+		const int err = ctl(fd, ORBIT_CTL_AWAIT);
+
+		if (err == -EINTR)
+			continue;
+		if (err < 0)
+			_exit(0);
+
+		const pid_t pid = fork();
+
+		if (!pid) {
+			orbit_attach_args attach = {};
+			const int server = ctl(fd, ORBIT_CTL_ATTACH, attach);
+
+			close(fd);
+			if (server >= 0)
+				serve(server);
+			_exit(95);
+		}
+		// Until it has attached, and so is no child any more, or has failed to.  Who asks
+		// sooner is told again.
+		while (pid > 0 && waitpid(pid, nullptr, 0) < 0 && errno == EINTR)
+			;
+	}
+}
+
 } // namespace raw
 
 #endif // ORBIT_TESTS_RAW_H

@@ -613,35 +613,6 @@ void serve(int server, u32 slot)
 	}
 }
 
-// The template: a fresh process whenever the orbit needs one.
-void serve_as_template(int fd, u32 slot)
-{
-	for (;;) {
-		const int err = raw::ctl(fd, ORBIT_CTL_AWAIT);
-
-		if (err == -EINTR)
-			continue;
-		if (err < 0)
-			_exit(0);
-
-		const pid_t pid = fork();
-
-		if (!pid) {
-			orbit_attach_args attach = {};
-			const int server = raw::ctl(fd, ORBIT_CTL_ATTACH, attach);
-
-			close(fd);
-			if (server < 0)
-				_exit(95);
-			serve(server, slot);
-		}
-		// Until it has attached, and so is no child any more, or has failed to.  Who asks
-		// sooner is told again.
-		while (pid > 0 && waitpid(pid, nullptr, 0) < 0 && errno == EINTR)
-			;
-	}
-}
-
 // ---- The main program's side -----------------------------------------------------------
 
 enum class Fate {
@@ -709,7 +680,11 @@ std::shared_ptr<Orbit> make_orbit(Fate fate, Rng &rng, orbit_create_args args = 
 
 	if (fate == Fate::phoenix)
 		if (const int err = raw::start(orbit->fd, window, ORBIT_CTL_TEMPLATE, process_name('t').c_str(),
-					       [slot](int fd) { serve_as_template(fd, slot); }))
+					       [slot](int fd) {
+						       raw::be_template(fd, [slot](int server) {
+							       serve(server, slot);
+						       });
+					       }))
 			give_up("a template", err);
 	// The template makes the first process as well, if there is none.
 	if (fate != Fate::phoenix || rng.one_in(2)) {

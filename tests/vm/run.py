@@ -673,6 +673,13 @@ def print_failures(cases):
                 print(f"     | {line}")
 
 
+def conclude(cases):
+    """Print what failed, and how many passed: the exit status of a program of tests."""
+    print_failures(cases)
+    print(summary(cases))
+    return 1 if any(case.outcome == "fail" for case in cases) else 0
+
+
 def summary(cases):
     """The closing line."""
     passed, failed, skipped = (sum(case.outcome == outcome for case in cases)
