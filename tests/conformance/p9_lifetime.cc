@@ -191,7 +191,7 @@ TEST(P9_Lifetime, WorksWhenSigchldIsIgnored)
 }
 
 // Lesson 18: a reader of main's pipe sees its end when main is gone.
-TEST(P9_Lifetime, MainsPipesEndWithMain)
+TEST(P9_Lifetime, Lesson18_MainsPipesEndWithMain)
 {
 	for (const bool kept : {false, true}) {
 		Pipe pipe;
@@ -212,7 +212,7 @@ TEST(P9_Lifetime, MainsPipesEndWithMain)
 }
 
 // While main lives, too: an orbit holds only what it was told to.
-TEST(P9_Lifetime, AnOrbitHoldsOnlyTheDescriptorsItWasGiven)
+TEST(P9_Lifetime, Lesson18_AnOrbitHoldsOnlyTheDescriptorsItWasGiven)
 {
 	Pipe pipe, kept;
 	const int keep[] = {kept.write_end, kept.write_end, 0};

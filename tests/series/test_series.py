@@ -64,7 +64,7 @@ class Series(unittest.TestCase):
             with self.subTest(patch=patch.name):
                 self.assertRegex(patch.read_text(), rf"(?m)^Subject: \[PATCH 0*{number}/{count}\] ")
 
-    def test_touches_only_what_it_may(self):
+    def test_lesson_10_touches_only_what_it_may(self):
         for patch in series():
             with self.subTest(patch=patch.name):
                 files = touched(patch)
