@@ -614,7 +614,10 @@ CONTEXT_BEFORE, CONTEXT_AFTER = 3, 40
 RACE = re.compile(r"BUG: KCSAN: (.*)")
 RACE_LINES = 120        # of a report that has no end
 # A race is ours if a function of kernel/orbit is among those that race, or has called one.
+# What an interrupt broke into has done neither.
 OUR_RACE = re.compile(r"\borbit_\w+\+0x")
+INTERRUPT_ENTRY = re.compile(r"\basm_(?:sysvec_\w+|common_interrupt)\+0x")
+STACK_END = re.compile(r"^(?:\[[ \d.]+\])?\s*$")
 RULER = re.compile(r"={40}")
 
 
@@ -624,6 +627,17 @@ def race_end(lines, number):
         if RULER.search(lines[end]):
             return end + 1
     return min(number + RACE_LINES, len(lines))
+
+
+def race_frames(report):
+    """The lines of a race's report without the frames below an interrupt's entry."""
+    frames, interrupted = [], False
+    for line in report:
+        interrupted = not STACK_END.search(line) and (
+            interrupted or bool(INTERRUPT_ENTRY.search(line)))
+        if not interrupted:
+            frames.append(line)
+    return "\n".join(frames)
 
 
 def read_log(console):
@@ -641,7 +655,7 @@ def read_log(console):
             end = race_end(lines, number)
             report = "\n".join(lines[number:end])
             # Another complaint in the middle of it is not to be lost.
-            ours = ("orbit_" in race[1] or OUR_RACE.search(report)
+            ours = ("orbit_" in race[1] or OUR_RACE.search(race_frames(lines[number:end]))
                     or any(COMPLAINT.search(text) for text in lines[number + 1:end]))
             (found if ours else others).append(report)
             continue

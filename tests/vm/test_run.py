@@ -213,6 +213,14 @@ class Log(unittest.TestCase):
         # An orbit's system call further up in a stack is nobody's race.
         self.assertEqual(run.scan_log(self.race("x", "__x64_sys_orbit_call", "y")), [])
 
+    def test_a_race_in_an_interrupt_is_not_that_of_what_it_broke_into(self):
+        broken = "asm_sysvec_apic_timer_interrupt+0x1b/0x20\n[    1.0]  orbit_pool_create"
+        self.assertEqual(run.scan_log(self.race("tick", broken, "y")), [])
+        # The other stack of the same report is looked at.
+        self.assertEqual(len(run.scan_log(self.race("tick", broken, "y+0x1/0x2\n[    1.0]  orbit_end"))), 1)
+        # And so is what the interrupt itself does.
+        self.assertEqual(len(run.scan_log(self.race("x", "orbit_timer+0x1/0x2\n[    1.0]  " + broken, "y"))), 1)
+
     def test_a_race_hides_no_other_complaint(self):
         text = self.race("x", "y", "z")
         self.assertEqual(len(run.scan_log(text + "[    1.1] BUG: one\n")), 1)
