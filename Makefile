@@ -18,7 +18,7 @@ MINUTES ?= 30
 ROUNDS ?= 10000
 
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
-	libgtest-dev libexpected-dev python3 busybox-static qemu-system-x86 \
+	libgtest-dev libexpected-dev python3 busybox-static qemu-system-x86 gdb \
 	$(if $(KERNEL_SRC),,linux-source-6.12)
 
 # Every .cc in these directories is one program.
@@ -27,6 +27,7 @@ units := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/unit/*.cc))
 static := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/stress/*.cc tests/fuzz/*.cc tests/counted/p11_*.cc))
 gtests := $(filter-out $(static),$(units) \
 	$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/counted/*.cc)))
+debugged := $(BUILD)/tests/debugger/debugged
 examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(wildcard examples/*/))
 library := $(BUILD)/liborbit/liborbit.a
 
@@ -84,7 +85,7 @@ boot: programs
 	tests/vm/run.py boot --kernel "$$kernel" --root host --chdir $(CURDIR)
 
 programs: deps
-	@$(MAKE) -s $(library) $(examples) $(gtests) $(static)
+	@$(MAKE) -s $(library) $(examples) $(gtests) $(static) $(debugged)
 
 # The unit tests again, under sanitizers: whatever one of them finds ends the test.  GCC warns
 # that TSan does not know fences; the tests that use them have one thread.
@@ -103,6 +104,12 @@ $(BUILD)/tests/%: tests/%.cc $(library)
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(library) -lgtest_main -lgtest
 
+# A debugger is to find it as it is written.
+$(debugged): $(BUILD)/%: %.cc $(library)
+	@mkdir -p $(@D)
+	@echo "  CXX  $@"
+	@$(CXX) -O0 -g $(flags) -o $@ $< $(library)
+
 $(static): $(BUILD)/%: %.cc
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
@@ -115,7 +122,7 @@ $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc) $(library)
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $(filter %.cc,$^) $(library)
 
--include $(addsuffix .d,$(gtests) $(static))
+-include $(addsuffix .d,$(gtests) $(static) $(debugged))
 # With several sources the compiler names a .d after each of them.
 -include $(wildcard $(BUILD)/examples/*.d)
 

@@ -24,6 +24,7 @@ HOST_SECONDS = 120      # for one program on this host
 GUEST_SECONDS = 120     # for one program in a guest, before scaling
 LONG_SECONDS = {"inject_test": 300, "modes_test": 200}    # a run for each allocation, and more
 COUNTED_SECONDS = 300
+DEBUGGER_SECONDS = 300
 STRESS_SECONDS = 20     # of stress, and again of fuzz; `make stress` takes longer
 CENSUS_ROUNDS = 200
 TOLERANCE = 0.001       # of counted instructions, between two kernels
@@ -176,6 +177,11 @@ def main():
     with_orbits = run_guest("counted instructions", vm.Machine(options.kernel, icount=True), counted,
                             results)
     cases += with_orbits
+    # There gdb finds its own files.
+    cases += run_guest("debugger", vm.Machine(options.kernel, root="host", memory="2G"), [
+        vm.Test("debugger", [sys.executable, str(HERE / "debugger/check.py"),
+                             str((options.build / "tests/debugger/debugged").resolve())],
+                DEBUGGER_SECONDS)], results)
     if options.off_kernel:
         without = run_guest("off kernel, counted instructions", vm.Machine(options.off_kernel, icount=True),
                             [test for test in counted if test.name.startswith("p11")], results)
