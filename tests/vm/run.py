@@ -611,11 +611,13 @@ USER_FAULT = re.compile(r"\btraps: .* ip:[0-9a-f]+ sp:")
 CONTEXT_BEFORE, CONTEXT_AFTER = 3, 40
 
 
-RACE = re.compile(r"BUG: KCSAN: (.*)")
+RACE = re.compile(r"BUG: KCSAN: ")
 RACE_LINES = 120        # of a report that has no end
-# A race is ours if a function of kernel/orbit is among those that race, or has called one.
-# What an interrupt broke into has done neither.
-OUR_RACE = re.compile(r"\borbit_\w+\+0x")
+# A race is ours if a function of kernel/orbit makes one of the accesses that race, or has called
+# who does; what an interrupt broke into has done neither. An access that is marked as one that
+# may race is as it should be: then the other one matters.
+ACCESS = re.compile(r"\b(?:read|write|assert no \w+)(?: \(([\w, ]+)\))? to 0x[0-9a-f]+ of")
+OUR_FRAME = re.compile(r"\borbit_\w+\+0x")
 INTERRUPT_ENTRY = re.compile(r"\basm_(?:sysvec_\w+|common_interrupt)\+0x")
 STACK_END = re.compile(r"^(?:\[[ \d.]+\])?\s*$")
 RULER = re.compile(r"={40}")
@@ -629,15 +631,20 @@ def race_end(lines, number):
     return min(number + RACE_LINES, len(lines))
 
 
-def race_frames(report):
-    """The lines of a race's report without the frames below an interrupt's entry."""
-    frames, interrupted = [], False
+def is_our_race(report):
+    """Whether one of the accesses in the report of a race is to be blamed on us."""
+    ours = None         # how our functions look among the frames of such an access
     for line in report:
-        interrupted = not STACK_END.search(line) and (
-            interrupted or bool(INTERRUPT_ENTRY.search(line)))
-        if not interrupted:
-            frames.append(line)
-    return "\n".join(frames)
+        if access := ACCESS.search(line):
+            # A system call itself is the first frame only where the access is its own.
+            ours = None if "marked" in (access[1] or "") else "orbit_"
+        elif STACK_END.search(line) or INTERRUPT_ENTRY.search(line):
+            ours = None
+        elif ours:
+            if re.search(ours, line):
+                return True
+            ours = OUR_FRAME
+    return False
 
 
 def read_log(console):
@@ -651,11 +658,11 @@ def read_log(console):
     for number, line in enumerate(lines):
         if number < end or not COMPLAINT.search(line) or USER_FAULT.search(line):
             continue
-        if race := RACE.search(line):
+        if RACE.search(line):
             end = race_end(lines, number)
             report = "\n".join(lines[number:end])
             # Another complaint in the middle of it is not to be lost.
-            ours = ("orbit_" in race[1] or OUR_RACE.search(race_frames(lines[number:end]))
+            ours = (is_our_race(lines[number:end])
                     or any(COMPLAINT.search(text) for text in lines[number + 1:end]))
             (found if ours else others).append(report)
             continue

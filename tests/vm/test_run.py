@@ -221,6 +221,15 @@ class Log(unittest.TestCase):
         # And so is what the interrupt itself does.
         self.assertEqual(len(run.scan_log(self.race("x", "orbit_timer+0x1/0x2\n[    1.0]  " + broken, "y"))), 1)
 
+    def test_a_marked_access_of_ours_is_none_of_ours(self):
+        for other, number in (("y", 0), ("orbit_end", 1)):
+            text = self.race("orbit_protect_pool", "x", other)
+            for kind in ("write (marked) to", "read-write (marked, reordered) to"):
+                with self.subTest(other=other, kind=kind):
+                    self.assertEqual(len(run.scan_log(text.replace("write to", kind))), number)
+        text = self.race("orbit_protect_pool", "x", "y").replace("write to", "write (reordered) to")
+        self.assertEqual(len(run.scan_log(text)), 1)
+
     def test_a_race_hides_no_other_complaint(self):
         text = self.race("x", "y", "z")
         self.assertEqual(len(run.scan_log(text + "[    1.1] BUG: one\n")), 1)
