@@ -34,6 +34,7 @@
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 
 namespace {
 
@@ -68,6 +69,7 @@ struct Shared {
 	Entry ring[ring_size];
 	std::atomic<u64> busy_since[nr_threads];
 	std::atomic<u32> children; // of the worker, for a bound on them
+	u64 fault_at, fault_from;  // of the fault that the worker was not ready for
 	std::atomic<bool> failed;
 	char why[512];
 } *all;
@@ -100,6 +102,7 @@ struct World {
 	char *read_only = nullptr;
 	bool can_inject = false;
 	std::atomic<bool> stop{false};
+	pid_t worker;
 } world;
 
 constexpr std::size_t area_pages = 64;
@@ -111,10 +114,15 @@ thread_local int inject_fd = -1;
 thread_local bool in_orbit;
 thread_local int self_server = -1;
 
-void on_fault(int signal)
+void on_fault(int signal, siginfo_t *info, void *context)
 {
 	if (guarded)
 		siglongjmp(escape, signal);
+	if (getpid() == world.worker) {
+		all->fault_at = number(info->si_addr);
+		all->fault_from = static_cast<u64>(
+			static_cast<ucontext_t *>(context)->uc_mcontext.gregs[REG_RIP]);
+	}
 	std::signal(signal, SIG_DFL);
 	raise(signal);
 }
@@ -1043,8 +1051,9 @@ void *run_thread(void *data)
 	setpgid(0, 0);
 	setrlimit(RLIMIT_NOFILE, &files);
 	setrlimit(RLIMIT_CORE, &cores);
-	action.sa_handler = on_fault;
-	action.sa_flags = SA_NODEFER;
+	world.worker = getpid();
+	action.sa_sigaction = on_fault;
+	action.sa_flags = SA_NODEFER | SA_SIGINFO;
 	sigaction(SIGSEGV, &action, nullptr);
 	sigaction(SIGBUS, &action, nullptr);
 	action.sa_handler = [](int) {};
@@ -1053,9 +1062,12 @@ void *run_thread(void *data)
 	sigaction(SIGPIPE, &action, nullptr);
 	if (!world.window.reserve())
 		_exit(2);
-	Fuzzer::area_fd = memfd_create("arguments", MFD_CLOEXEC);
-	Fuzzer::area_fd = fcntl(Fuzzer::area_fd, F_DUPFD_CLOEXEC, 250);
-	if (Fuzzer::area_fd < 0 || ftruncate(Fuzzer::area_fd, static_cast<off_t>(area_pages * page)))
+	// Whoever has the number of a descriptor may truncate its file: this one stays as it is.
+	const int arguments = memfd_create("arguments", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	Fuzzer::area_fd = fcntl(arguments, F_DUPFD_CLOEXEC, 250);
+	close(arguments);
+	if (Fuzzer::area_fd < 0 || ftruncate(Fuzzer::area_fd, static_cast<off_t>(area_pages * page)) ||
+	    fcntl(Fuzzer::area_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL))
 		_exit(2);
 	world.alias = reserve(area_pages * page, PROT_READ | PROT_WRITE, Fuzzer::area_fd);
 	world.area = reserve(area_pages * page, PROT_READ | PROT_WRITE, Fuzzer::area_fd);
@@ -1166,8 +1178,10 @@ void watch(pid_t pid, u64 kill_at, u64 patience, u64 seed)
 		if (waitpid(pid, &status, WNOHANG) == pid) {
 			// Out of memory it may be killed, and of nothing else may it die.
 			if (!dead && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
-				failed("batch %llu: its process died of signal %d",
-				       static_cast<unsigned long long>(seed), WTERMSIG(status));
+				failed("batch %llu: its process died of signal %d, at %#llx from %#llx",
+				       static_cast<unsigned long long>(seed), WTERMSIG(status),
+				       static_cast<unsigned long long>(all->fault_at),
+				       static_cast<unsigned long long>(all->fault_from));
 			if (!dead && WIFEXITED(status) && WEXITSTATUS(status))
 				failed("batch %llu: its process ended with %d",
 				       static_cast<unsigned long long>(seed), WEXITSTATUS(status));
