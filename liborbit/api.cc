@@ -286,6 +286,11 @@ int orbit_probe(orbit_probe_info *out) noexcept
 	return err;
 }
 
+int orbit_inside(void) noexcept
+{
+	return in_orbit;
+}
+
 int orbit_window_reserve(size_t bytes) noexcept
 {
 	return in_orbit ? -EPERM : window_reserve(bytes);

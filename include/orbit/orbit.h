@@ -844,6 +844,13 @@ ORBIT_API int orbit_get_stat(const struct orbit_handle *orbit, struct orbit_stat
  */
 ORBIT_API int orbit_fd(const struct orbit_handle *orbit) ORBIT_NOTHROW;
 
+/**
+ * orbit_inside() - whether this is the process of an orbit
+ *
+ * Returns 1 in an orbit, its template, and what these fork; otherwise 0.
+ */
+ORBIT_API int orbit_inside(void) ORBIT_NOTHROW;
+
 /* ---- Messages -------------------------------------------------------------- */
 
 enum orbit_log_level {

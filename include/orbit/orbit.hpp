@@ -95,6 +95,12 @@ private:
 
 template <class T> using expected = tl::expected<T, Error>;
 
+/// Whether this is the process of an orbit.
+inline bool inside() noexcept
+{
+	return orbit_inside();
+}
+
 /// What orbit_probe() found; `reason` and `advice` are sentences for people.
 struct Probe : orbit_probe_info {
 	int error = 0; ///< 0 if orbits work here, else a positive errno value.
