@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The application: an index of symbols, one lock, and threads that never stop
-// changing the index. It knows nothing of orbits; only, its index is written so
-// that a change which was interrupted can be undone (see symbol_index.h).
+// changing the index. It knows nothing of orbits.
 #ifndef SYSTEM_MAP_AUDIT_APPLICATION_H
 #define SYSTEM_MAP_AUDIT_APPLICATION_H
 
@@ -22,14 +21,13 @@
 
 class Application {
 public:
-	/// Bytes that the index needs at most: every symbol under both of its names.
+	/// Bytes that are more than enough for the index: every symbol with a longer name.
 	static std::size_t room_for(const SystemMap &map)
 	{
-		std::size_t room = sizeof(SymbolIndex);
+		std::size_t room = 1 << 20;
 
 		for (const Symbol &symbol : map.symbols())
-			room += SymbolIndex::room_for(symbol.name.size()) +
-				SymbolIndex::room_for(symbol.name.size() + kSuffix.size());
+			room += 192 + symbol.name.size() + kSuffix.size();
 		return room;
 	}
 
@@ -51,6 +49,14 @@ public:
 	}
 
 	void stop() { writers_.clear(); }
+
+	/// Calls f() while no thread changes the index.
+	template <class F> auto quietly(F f)
+	{
+		const std::lock_guard guard(lock_);
+
+		return f();
+	}
 
 	/// Changes made to the index so far.
 	std::uint64_t changes()

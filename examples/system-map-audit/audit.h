@@ -16,29 +16,22 @@
 struct Verdict {
 	std::uint32_t version;	    ///< Changes made to the index so far (the low 32 bits).
 	std::uint32_t symbols : 20; ///< In the index.
-	std::uint32_t undone : 6;   ///< Words of a half-made change that were put back.
-	std::uint32_t faults : 6;   ///< A set of SymbolIndex::Fault.
+	std::uint32_t faults : 12;  ///< A set of SymbolIndex::Fault.
 };
 static_assert(sizeof(Verdict) == sizeof(std::uint64_t));
 
 /// The bug that the audit shall have today.
 enum class Bug { kNone, kNullPointer, kEndlessLoop, kWildWrites };
 
-/// Checks the index. This is the orbit's own view of it, so it may write to it,
-/// and does: if the snapshot was taken in the middle of a change, the audit first
-/// takes that change back, as a database does when it recovers from a crash. The
-/// application never notices, and was not made to wait for a quiet moment.
+/// Checks the index.
 inline Verdict audit(SymbolIndex *index, std::span<std::byte> pool, Bug bug)
 {
-	Verdict verdict{};
-
-	verdict.undone = index->roll_back() & 0x3f;
-
 	const SymbolIndex::Report report = index->check();
+	Verdict verdict{};
 
 	verdict.version = static_cast<std::uint32_t>(index->version());
 	verdict.symbols = report.symbols & 0xfffff;
-	verdict.faults = report.faults & 0x3f;
+	verdict.faults = report.faults & 0xfff;
 
 	switch (bug) {
 	case Bug::kNone:
@@ -55,7 +48,8 @@ inline Verdict audit(SymbolIndex *index, std::span<std::byte> pool, Bug bug)
 		break;
 	case Bug::kWildWrites:
 		std::memset(pool.data(), 0xa5, pool.size());
-		verdict.faults = index->check().faults & 0x3f; // what is left of its view
+		if (index->count() != report.symbols) // what is left of its view
+			verdict.faults = SymbolIndex::kCount;
 		break;
 	}
 	return verdict;

@@ -12,7 +12,7 @@
 #include "symbol_index.h"
 #include "system_map.h"
 
-#include <orbit/orbit.hpp>
+#include <orbit/memory.hpp>
 
 #include <cerrno>
 #include <chrono>
@@ -32,8 +32,8 @@ using namespace std::chrono_literals;
 constexpr unsigned kWriters = 3;
 constexpr auto kPatience = 2s; // for an audit that loops for ever
 
-// Good audits go on until there are enough, and one of them met a half-made change.
-constexpr unsigned kEnoughAudits = 30, kMostAudits = 300;
+// Good audits go on until there are enough, or they have taken long enough.
+constexpr unsigned kFewAudits = 5, kEnoughAudits = 30;
 constexpr auto kLongestShow = 20s;
 
 template <class T> T value_of(orbit::expected<T> &&result, const char *what)
@@ -51,10 +51,9 @@ orbit::Orbit new_orbit()
 class Demo {
 public:
 	Demo(const std::string &path, const SystemMap &map)
-		: pool_(value_of(orbit::Pool::create(Application::room_for(map), "symbols"),
-				 "no pool can be made")),
-		  index_(pool_.construct<SymbolIndex>(pool_.size())), application_(map, index_),
-		  orbit_(new_orbit())
+		: memory_(value_of(orbit::Memory::create(Application::room_for(map), {.name = "symbols"}),
+				   "no pool can be made")),
+		  index_(memory_.make<SymbolIndex>()), application_(map, index_), orbit_(new_orbit())
 	{
 		report_.step("The application starts.");
 		report_.fact("symbols", "%s, from %s", grouped(map.symbols().size()).c_str(),
@@ -63,7 +62,7 @@ public:
 			report_.fact("", "(%s lines repeat another and are left out)",
 				     grouped(map.repeated()).c_str());
 		report_.fact("index", "in a pool of %s KiB: memory that orbits may see",
-			     grouped(pool_.size() / 1024).c_str());
+			     grouped(memory_.spans().front().size() / 1024).c_str());
 		report_.fact("threads", "%u insert, remove and rename symbols all the time", kWriters);
 		report_.check(static_cast<bool>(application_.verify()),
 			      "the index is complete and in order");
@@ -87,49 +86,56 @@ public:
 	}
 
 private:
-	// One call. The pool is shown to the orbit as it is right now, without asking
-	// for the application's lock; this thread waits for the verdict, the others
-	// go on.
+	// One call. The application's lock is held while the snapshot is taken, so that no
+	// change is half made in it; this thread waits for the verdict, the others go on.
 	orbit::expected<Verdict> call(Bug bug)
 	{
-		return orbit_.call({.time_limit = bug == Bug::kEndlessLoop ? kPatience : 60s}, pool_,
-				   audit, index_, pool_.span(), bug);
+		const orbit::CallOptions options{.time_limit = bug == Bug::kEndlessLoop ? kPatience : 60s};
+		auto task = application_.quietly([&] {
+			const auto start = std::chrono::steady_clock::now();
+			auto queued = orbit_.call_async(options, memory_, audit, index_, memory_.spans().front(), bug);
+
+			locked_ = std::chrono::steady_clock::now() - start;
+			return queued;
+		});
+
+		return task ? task->wait() : tl::unexpected(task.error());
 	}
 
 	void show_good_audits()
 	{
 		report_.step("An orbit audits the index while the threads go on changing it.");
-		report_.text("Each audit sees the index frozen at the moment of its call. If a thread was in\n"
-			     "the middle of a change just then, the audit first undoes that change in its\n"
-			     "own view. Nobody waits for it, and its view is gone when it is done.");
-		report_.text("          symbols     changes    words    pages changed     changes made\n"
-			     "  audit     found      so far   undone  since the last  during the audit  verdict");
+		report_.text("Each audit sees the index frozen at the moment of its call. The threads have to\n"
+			     "wait while the snapshot is taken, and not while the audit runs. Its view is gone\n"
+			     "when it is done.");
+		report_.text("          symbols    changes    pages changed  index locked    changes made\n"
+			     "  audit     found     so far   since the last  microseconds  during the audit  verdict");
 
 		const auto start = std::chrono::steady_clock::now();
 		const std::uint64_t changes = application_.changes();
-		unsigned audits = 0, sound = 0, half_made = 0;
+		unsigned audits = 0, sound = 0;
 		std::uint64_t pages = pages_changed();
 
-		while (audits < kMostAudits && (audits < kEnoughAudits || !half_made) &&
-		       (audits < 5 || std::chrono::steady_clock::now() - start < kLongestShow)) {
+		while (audits < kEnoughAudits &&
+		       (audits < kFewAudits || std::chrono::steady_clock::now() - start < kLongestShow)) {
 			const Verdict verdict = value_of(call(Bug::kNone), "a sound audit failed");
 			const std::uint64_t later = application_.changes() - verdict.version;
 			const std::uint64_t pages_before = std::exchange(pages, pages_changed());
+			const auto locked = std::chrono::duration_cast<std::chrono::microseconds>(locked_);
 
 			audits++;
 			sound += !verdict.faults;
-			half_made += verdict.undone != 0;
-			if (audits <= 5 || audits % 10 == 0)
-				std::printf("  %7u %9s %11s %8u %15s %17s  %s\n", audits,
+			if (audits <= kFewAudits || audits % 10 == 0)
+				std::printf("  %5u %9s %10s %16s %13s %17s  %s\n", audits,
 					    grouped(verdict.symbols).c_str(),
-					    grouped(verdict.version).c_str(), verdict.undone,
+					    grouped(verdict.version).c_str(),
 					    grouped(pages - pages_before).c_str(),
+					    grouped(static_cast<std::uint64_t>(locked.count())).c_str(),
 					    grouped(later).c_str(),
 					    verdict.faults ? "DAMAGED" : "sound");
 		}
 		std::putchar('\n');
-		report_.fact("audits", "%u, of which %u met a half-made change and undid it", audits,
-			     half_made);
+		report_.fact("audits", "%u", audits);
 
 		const std::uint64_t made = application_.changes() - changes;
 		const bool unharmed = static_cast<bool>(application_.verify());
@@ -172,7 +178,7 @@ private:
 		const Verdict verdict = value_of(call(Bug::kWildWrites), "the call failed");
 
 		report_.fact("overwritten", "%s KiB, the whole pool, in the orbit's own view",
-			     grouped(pool_.size() / 1024).c_str());
+			     grouped(memory_.spans().front().size() / 1024).c_str());
 		report_.check(verdict.faults != 0, "the orbit's own view of the index is destroyed");
 		aftermath("wild writes", "lives on", changes, "the same orbit, shown a fresh view,");
 	}
@@ -203,10 +209,11 @@ private:
 	}
 
 	Report report_;
-	orbit::Pool pool_;
+	orbit::Memory memory_;
 	SymbolIndex *index_;
 	Application application_;
 	orbit::Orbit orbit_;
+	std::chrono::nanoseconds locked_{}; // for the last call
 };
 
 } // namespace

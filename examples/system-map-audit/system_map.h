@@ -4,8 +4,6 @@
 #ifndef SYSTEM_MAP_AUDIT_SYSTEM_MAP_H
 #define SYSTEM_MAP_AUDIT_SYSTEM_MAP_H
 
-#include "symbol_index.h"
-
 #include <algorithm>
 #include <charconv>
 #include <cstddef>
@@ -81,8 +79,7 @@ private:
 		const auto [at, error] = std::from_chars(line.data(), end, symbol.address, 16);
 
 		// " T name"
-		if (error != std::errc{} || end - at < 4 || at[0] != ' ' || at[2] != ' ' ||
-		    static_cast<std::size_t>(end - at) - 3 > SymbolIndex::kLongestName)
+		if (error != std::errc{} || end - at < 4 || at[0] != ' ' || at[2] != ' ')
 			throw std::runtime_error(path + ": line " + std::to_string(number) +
 						 " is not \"address type name\"");
 		symbol.type = at[1];

@@ -596,6 +596,17 @@ public:
 	}
 	operator Pools() const { return pools(); }
 
+	/// All of its memory, in the order of pools(): for orbit::send_pages(), or Targets.
+	std::vector<std::span<std::byte>> spans() const
+	{
+		const std::lock_guard guard(side_->lock);
+		std::vector<std::span<std::byte>> all;
+
+		for (const Pool &pool : side_->pools)
+			all.push_back(pool.span());
+		return all;
+	}
+
 	/// Waits until no thread of the main program is within the allocator, and keeps
 	/// them out:
 	///

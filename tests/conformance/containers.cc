@@ -286,15 +286,13 @@ TEST(Containers, InAnOrbitThatInheritsLittle)
 TEST(Containers, AChangeCanBeHandedOverAsPages)
 {
 	orbit::Orbit orbit = make_orbit();
-	orbit::Pool pool = make_pool(1 << 20);
-	const std::span<std::byte> span = pool.span();
 	orbit::Targets targets = value_or_throw(orbit::Targets::create());
-
-	ASSERT_TRUE(targets.add(pool));
-
-	const orbit::Memory memory = value_or_throw(orbit::Memory::in(std::move(pool)));
+	const orbit::Memory memory = value_or_throw(orbit::Memory::in(make_pool(1 << 20)));
+	const std::span<std::byte> span = memory.spans().at(0);
 	auto *table = memory.make<Table>();
 
+	EXPECT_EQ(memory.spans().size(), 1U);
+	ASSERT_TRUE(targets.add(span));
 	fill(*table, 10);
 	for (unsigned i = 0; i < 3; i++) {
 		auto task = [&] {
