@@ -18,7 +18,7 @@ MINUTES ?= 30
 ROUNDS ?= 10000
 
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
-	libgtest-dev libexpected-dev libboost-dev python3 busybox-static qemu-system-x86 gdb \
+	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev python3 busybox-static qemu-system-x86 gdb \
 	$(if $(KERNEL_SRC),,linux-source-6.12)
 
 # Every .cc in these directories is one program.
@@ -35,13 +35,14 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo test stress kernel boot install deps programs units sanitized clean FORCE
+.PHONY: help demo test stress bench-containers kernel boot install deps programs units sanitized clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      watch an application use orbits, on the patched kernel in a virtual machine'
 	@echo 'make test      all tests, here and in virtual machines'
 	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers'
+	@echo 'make bench-containers   what memory in pools costs, against malloc()'
 	@echo 'make boot      a shell on the patched kernel, in a virtual machine with this root directory'
 	@echo 'make kernel    build the patched kernel, and print where it is'
 	@echo 'make programs  build the library, the examples and the tests'
@@ -76,6 +77,14 @@ stress: programs
 	unpatched=$$(linux-patches/build unpatched) && \
 	tests/stress.py --build $(BUILD) --minutes $(MINUTES) --rounds $(ROUNDS) --kernel "vm=$$kernel" \
 		--kernel "debug=$$debug" --kernel "kcsan=$$kcsan" --off "$$off" --unpatched "$$unpatched"
+
+bench-containers: $(BUILD)/bench/containers/bench
+	@bench/containers/run.py $< --json $(BUILD)/bench/containers/results.json
+
+$(BUILD)/bench/%: bench/%.cc $(library) | deps
+	@mkdir -p $(@D)
+	@echo "  CXX  $@"
+	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(library) -lbenchmark
 
 kernel: deps
 	@$(call kernel,vm,$(KERNEL))
