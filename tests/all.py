@@ -17,6 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "vm"))
+import examples  # noqa: E402
 import run as vm  # noqa: E402
 import stress  # noqa: E402
 
@@ -122,7 +123,8 @@ def run_guest(title, machine, tests, results):
     if not tests:
         return []
     print(f"{title} ({machine.accel}, {len(tests)} programs)", flush=True)
-    report = machine.run(tests, progress=vm.print_progress)
+    report = machine.run(tests, progress=lambda test, cases, seconds: vm.print_progress(
+        test, examples.judge(cases), seconds))
     results.mkdir(parents=True, exist_ok=True)
     vm.write_json(results / f"{title.split()[0]}.json", report)
     for case in report.cases:
@@ -155,6 +157,7 @@ def main():
     os.environ["ORBIT_TEST_KERNEL"] = str(options.kernel)
     for directory in sorted({file.parent for file in HERE.glob("**/test_*.py")}):
         host(directory.name, run_unittests, directory)
+    host("examples", examples.judge_sources)
     host("liborbit check", run_here, "liborbit check", [
         "make", "-s", "-C", str(HERE.parent / "liborbit"), "check",
         f"BUILD={(options.build / 'liborbit').resolve()}"])
@@ -170,7 +173,7 @@ def main():
                 + stress.long_tests(options.build, machine, STRESS_SECONDS, CENSUS_ROUNDS, seed))
 
     machine = stress.make_machine(options.kernel)
-    cases += run_guest("vm", machine, guests(machine), results)
+    cases += run_guest("vm", machine, guests(machine) + examples.tests(options.build), results)
     counted = [vm.Test(path.name, [str(path)], COUNTED_SECONDS)
                for path in expect(cases, "programs of tests/counted",
                                   programs(options.build, "counted"))]
