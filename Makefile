@@ -18,7 +18,8 @@ MINUTES ?= 30
 ROUNDS ?= 10000
 
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
-	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev python3 busybox-static qemu-system-x86 gdb \
+	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev python3 cmake pkg-config \
+	abigail-tools busybox-static qemu-system-x86 gdb \
 	$(if $(KERNEL_SRC),,linux-source-6.12)
 
 # Every .cc in these directories is one program.

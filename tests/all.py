@@ -155,6 +155,7 @@ def main():
 
     # The runner's own tests boot guests too, if they know a kernel.
     os.environ["ORBIT_TEST_KERNEL"] = str(options.kernel)
+    os.environ["ORBIT_TEST_BUILD"] = str(options.build)
     for directory in sorted({file.parent for file in HERE.glob("**/test_*.py")}):
         host(directory.name, run_unittests, directory)
     host("examples", examples.judge_sources)
