@@ -19,7 +19,7 @@ ROUNDS ?= 10000
 
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
 	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev python3 cmake pkg-config \
-	abigail-tools busybox-static qemu-system-x86 gdb \
+	abigail-tools dpkg-dev debhelper busybox-static qemu-system-x86 gdb \
 	$(if $(KERNEL_SRC),,linux-source-6.12)
 
 # Every .cc in these directories is one program.
@@ -36,7 +36,7 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo test stress bench-containers kernel boot install deps programs units sanitized clean FORCE
+.PHONY: help demo test stress bench-containers kernel boot install deb deps programs units sanitized clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -48,6 +48,7 @@ help:
 	@echo 'make kernel    build the patched kernel, and print where it is'
 	@echo 'make programs  build the library, the examples and the tests'
 	@echo 'make install   install the library and its headers (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
+	@echo 'make deb       build Debian packages of the library, in $(BUILD)/deb'
 	@echo 'make deps      install the Debian packages that all this needs'
 	@echo 'make clean     delete $(BUILD)/; `linux-patches/build clean` deletes the kernels'
 	@echo
@@ -139,6 +140,13 @@ $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc) $(library)
 install: deps
 	@$(MAKE) --no-print-directory -C liborbit all install BUILD=$(abspath $(BUILD))/liborbit \
 		PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
+
+# Built from a copy: nothing of it is left in the source tree.
+deb_sources := CHANGELOG.md LICENSE README.md SECURITY.md debian include liborbit
+deb: deps
+	@rm -rf $(BUILD)/deb && mkdir -p $(BUILD)/deb/orbit && cp -a $(deb_sources) $(BUILD)/deb/orbit
+	@cd $(BUILD)/deb/orbit && dpkg-buildpackage -us -uc -b >../log 2>&1 || { tail -30 ../log >&2; exit 1; }
+	@ls $(BUILD)/deb/*.deb
 
 deps:
 	@scripts/install-packages $(PACKAGES)
