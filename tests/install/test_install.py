@@ -48,6 +48,9 @@ class Installed(unittest.TestCase):
                    for path in (ROOT / "include/orbit").iterdir()}
         pages = {f"usr/local/share/man/man{path.suffix[1:]}/{path.name}"
                  for path in (ROOT / "liborbit/man").iterdir()}
+        # By every function's name; tests/series/test_man.py looks into them.
+        pages |= {f"usr/local/share/man/man3/{name}.3" for name in
+                  re.findall(r"\t(orbit_\w+);", (ROOT / "liborbit/liborbit.map").read_text())}
         self.assertGreater(len(headers), 3)
         self.assertGreater(len(pages), 8)
         self.assertEqual(found, headers | pages | {

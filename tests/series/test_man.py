@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""The manual pages tell of all that the header and the system calls have: every call has its
-page, with every error that the kernel's own comments name; every constant and every field is
+"""The manual pages tell of all that the headers and the system calls have: every call has its
+page, with every error that the kernel's own comments name; every function of the library is in
+one, with its prototype and every error that its comment names; every constant and every field is
 in one of them.  And they are clean, and their examples compile."""
 
 import errno
 import re
+import shlex
 import shutil
 import subprocess
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -15,6 +18,9 @@ from test_series import tree
 ROOT = Path(__file__).resolve().parents[2]
 MAN = ROOT / "liborbit/man"
 HEADER = (ROOT / "include/orbit/abi.h").read_text()
+LIBRARY = (ROOT / "include/orbit/orbit.h").read_text()
+BOTH = HEADER + LIBRARY
+NOT_FOR_USE = {"ORBIT_ORBIT_H", "ORBIT_API", "ORBIT_NOTHROW"}
 NUMBERS = dict(re.findall(r"\bNR_(orbit_\w+) = (\d+)",
                           (ROOT / "liborbit/syscall.h").read_text()))
 PAGES = sorted(MAN.glob("*.[0-9]"))
@@ -61,8 +67,9 @@ def structs(text):
 
 
 def constants(text):
-    """All macros and enumerators, but not the header's guard."""
-    return set(re.findall(r"^(?:#define |\t)(ORBIT_\w+)\b", without_comments(text), re.M))
+    """All macros and enumerators, but not the header's own."""
+    return (set(re.findall(r"^(?:#define |\t)(ORBIT_\w+)\b", without_comments(text), re.M))
+            - NOT_FOR_USE)
 
 
 def kernel_docs(text):
@@ -77,6 +84,47 @@ def header_docs(text):
     return {call: doc for call, doc in found if call in NUMBERS}
 
 
+def squeezed(text):
+    """A declaration, whatever its white space is."""
+    return re.sub(r"\s+", " ", re.sub(r"\s*([(),*;])\s*", r"\1", text)).strip()
+
+
+def prototypes(text):
+    """{function: its declaration} of the library's header."""
+    found = re.findall(r"^ORBIT_API ([^;]*?\b(orbit_\w+)\([^;]*?\)) ORBIT_NOTHROW;", text, re.M)
+    return {name: squeezed(declaration + ";") for declaration, name in found}
+
+
+def shown_prototypes(source):
+    """The same of a page's section SYNOPSIS."""
+    lines = re.findall(r"^\.BI? (.*)$", source.partition(".SH SYNOPSIS")[2].partition(".SH ")[0], re.M)
+    text = " ".join("".join(shlex.split(line)) if line.startswith('"') else line for line in lines)
+    return {re.search(r"\b(orbit_\w+)\(", declaration)[1]: squeezed(declaration + ";")
+            for declaration in text.partition("orbit.h>")[2].split(";")
+            if declaration.strip() and not declaration.strip().startswith("typedef")}
+
+
+def types(text):
+    """{type: its declaration} of the types of functions."""
+    return {name: squeezed(whole) for whole, name in
+            re.findall(r"^(?:\.B )?(typedef [^;]*\(\*(orbit_\w+)\)[^;]*;)", text, re.M)}
+
+
+def library_docs(text):
+    """{function: the comment above it, from where it tells what is returned}"""
+    found = re.findall(r"^/\*\*\n \* (orbit_\w+)\(\) - (.*?)\*/$", text, re.M | re.S)
+    return {name: doc.partition("\n * Returns ")[2] for name, doc in found}
+
+
+def names(source):
+    """What a page is about."""
+    return re.search(r"^\.SH NAME\n(.*) \\- ", source, re.M)[1].split(", ")
+
+
+def of_section(number):
+    return [page for page in PAGES if page.suffix == f".{number}"]
+
+
 def examples(source):
     return re.findall(r"^\.EX\n(.*?)^\.EE$", sections(source).get("EXAMPLES", ""), re.M | re.S)
 
@@ -87,20 +135,67 @@ class Man(unittest.TestCase):
     def test_every_call_has_its_page(self):
         self.assertEqual(len(NUMBERS), 8)
         self.assertEqual({f"{call}.2" for call in NUMBERS} | {"orbit.7"},
-                         {page.name for page in PAGES})
+                         {page.name for page in PAGES} - {page.name for page in of_section(3)})
+
+    def test_every_function_is_on_one_page(self):
+        wanted = prototypes(LIBRARY)
+        self.assertEqual(len(wanted), LIBRARY.count("\nORBIT_API "))
+        shown = {}
+        for page in of_section(3):
+            source = page.read_text()
+            found = shown_prototypes(source)
+            with self.subTest(page=page.name):
+                self.assertEqual(list(found), names(source))
+                self.assertEqual(found.keys() & shown.keys(), set())
+            shown |= found
+        self.assertEqual(shown, wanted)
+
+    def test_every_type_of_a_function_is_shown(self):
+        wanted = types(LIBRARY)
+        self.assertEqual(set(wanted), {"orbit_entry", "orbit_operation", "orbit_log_fn"})
+        shown = {}
+        for page in of_section(3):
+            shown |= types(page.read_text())
+        self.assertEqual(shown, wanted)
+
+    def test_every_error_of_the_librarys_comments_is_listed(self):
+        docs = library_docs(LIBRARY)
+        self.assertEqual(sum(bool(errnos(doc)) for doc in docs.values()), 20)
+        for page in of_section(3):
+            source = page.read_text()
+            listed = listed_errnos(source) if "ERRORS" in sections(source) else set()
+            for name in names(source):
+                with self.subTest(function=name):
+                    self.assertEqual(errnos(docs.get(name, "")) - listed, set())
+
+    def test_every_parameter_is_explained(self):
+        for page in of_section(3):
+            source = page.read_text()
+            told = words(" ".join(re.findall(r"\\fI(?:\\%)?(.*?)\\fR",
+                                             source.partition(".SH DESCRIPTION")[2])))
+            for name, declaration in shown_prototypes(source).items():
+                parameters = re.findall(r"(\w+)[,)]", declaration)
+                # What a function with one handle does with it goes without saying.
+                if len(parameters) > 1:
+                    with self.subTest(function=name):
+                        self.assertEqual(set(parameters) - told, set())
 
     def test_pages_have_their_sections(self):
         call = ["NAME", "SYNOPSIS", "DESCRIPTION", '"RETURN VALUE"', "ERRORS", "NOTES",
                 "EXAMPLES", '"SEE ALSO"']
+        function = ["NAME", "LIBRARY", *call[1:]]
         for page in PAGES:
             with self.subTest(page=page.name):
                 source = page.read_text()
                 titles = [f'"{title}"' if " " in title.strip('"') else title
                           for title in (t.strip('"') for t in sections(source))]
-                self.assertEqual(re.search(r"^\.SH NAME\n(\w+) \\- ", source, re.M)[1], page.stem)
+                self.assertEqual(names(source)[0], page.stem)
                 self.assertIn(f".TH {page.stem.upper()} {page.suffix[1:]} ", source)
                 if page.suffix == ".2":
                     self.assertEqual(titles, call)
+                if page.suffix == ".3":
+                    self.assertEqual(titles, [title for title in function
+                                              if title != "ERRORS" or title in titles])
 
     def test_numbers(self):
         for call, number in NUMBERS.items():
@@ -113,17 +208,18 @@ class Man(unittest.TestCase):
                 self.assertIn(f".TP\n{number} {call}(2)\n", plain((MAN / "orbit.7").read_text()))
 
     def test_every_constant_is_told(self):
-        wanted = constants(HEADER)
-        self.assertGreater(len(wanted), 50)
+        wanted = constants(BOTH)
+        self.assertGreater(len(wanted), 60)
         told = set().union(*(words(plain(page.read_text())) for page in PAGES))
         self.assertEqual(wanted - told, set())
         # Nor is one told of that there is not.
         self.assertEqual({word for word in told if re.match(r"ORBIT_[A-Z]\w*$", word)}
-                         - wanted - {call.upper() for call in NUMBERS}, set())
+                         - wanted - {page.stem.upper() for page in PAGES}
+                         - {"ORBIT_WINDOW"}, set())  # of the environment
 
     def test_every_struct_is_shown(self):
-        wanted = structs(HEADER)
-        self.assertGreater(len(wanted), 10)
+        wanted = structs(BOTH)
+        self.assertGreater(len(wanted), 20)
         shown = {}
         for page in PAGES:
             for name, fields in structs(plain(page.read_text())).items():
@@ -173,11 +269,13 @@ class Man(unittest.TestCase):
                     self.assertEqual(set(names) - set(errno.errorcode.values()), set())
 
     def test_references_are_to_pages(self):
+        there = {str(n): [name for page in of_section(n) for name in names(page.read_text())]
+                 for n in (2, 3, 7)}
         for page in PAGES:
             with self.subTest(page=page.name):
                 for name, section in re.findall(r"\b(orbit(?:_\w+)?) ?\((\d)\)",
                                                 plain(page.read_text())):
-                    self.assertTrue((MAN / f"{name}.{section}").exists(), f"{name}({section})")
+                    self.assertIn(name, there[section], f"{name}({section})")
 
     def test_groff_has_no_warnings(self):
         if not shutil.which("groff"):
@@ -188,12 +286,10 @@ class Man(unittest.TestCase):
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                       stdin=subprocess.DEVNULL)
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
-                self.assertTrue(f"{page.stem} - " in done.stdout)
+                self.assertRegex(done.stdout, rf"{page.stem}(,| - )")
 
     def test_examples_compile(self):
         for page in PAGES:
-            if page.suffix != ".2":
-                continue
             with self.subTest(page=page.name):
                 programs = examples(page.read_text())
                 self.assertTrue(programs)
@@ -213,11 +309,26 @@ class Man(unittest.TestCase):
                 self.assertRegex(done.stdout, rf"(?m)^install -m 644 .*/{re.escape(page.name)}\b.*"
                                               rf" /where/share/man/man{page.suffix[1:]}$")
 
+    def test_pages_are_found_by_every_name(self):
+        with tempfile.TemporaryDirectory() as work:
+            subprocess.run(["make", "-s", "-C", ROOT / "liborbit", "install", f"DESTDIR={work}/to",
+                            f"BUILD={work}/build", "CXXFLAGS=-O0"], check=True,
+                           stdin=subprocess.DEVNULL)
+            installed = Path(work) / "to/usr/local/share/man/man3"
+            self.assertEqual({path.stem for path in installed.iterdir()}, set(prototypes(LIBRARY)))
+            for page in of_section(3):
+                for other in names(page.read_text())[1:]:
+                    self.assertEqual((installed / f"{other}.3").read_text(), f".so man3/{page.name}\n")
+
     def test_a_difference_is_seen(self):
         source = (MAN / "orbit_send.2").read_text()
         self.assertNotIn("EPIPE", listed_errnos(source.replace(".B EPIPE", ".B EPIPF")))
         self.assertNotEqual(structs(plain(source)), structs(plain(source.replace("__u32 type;", ""))))
         self.assertIn("ORBIT_SEND_NEW", constants(HEADER + "#define ORBIT_SEND_NEW 2\n"))
+        self.assertEqual(prototypes("ORBIT_API int orbit_x(struct orbit_y *a,\n\t\tint b) ORBIT_NOTHROW;\n"),
+                         shown_prototypes('.SH SYNOPSIS\n.B #include <orbit/orbit.h>\n'
+                                          '.BI "int orbit_x(struct orbit_y *" "a" ", int "\n'
+                                          '.BI "b" ");"\n.SH X\n'))
         docs = kernel_docs("/**\n * sys_orbit_x - Do\n *\n * Return: 0, or -EPERM.\n */\n"
                            "SYSCALL_DEFINE0(orbit_x)")
         self.assertEqual(errnos(docs["orbit_x"]), {"EPERM"})
