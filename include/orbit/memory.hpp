@@ -407,7 +407,15 @@ public:
 
 	/// In a task: whether it can allocate, because its snapshot was not taken while
 	/// the main program was within the allocator. Elsewhere always true.
-	bool whole() const noexcept { return !orbit_inside() || !changing(); }
+	bool whole() const noexcept
+	{
+		if (!orbit_inside())
+			return true;
+
+		const std::lock_guard guard(in_orbit_);
+
+		return !changing();
+	}
 
 private:
 	friend class Memory;
@@ -466,7 +474,7 @@ private:
 
 	Main *main_;
 	std::atomic<bool> changing_ = false;
-	std::mutex in_orbit_; // taken in orbits only, so never held in a snapshot
+	mutable std::mutex in_orbit_; // taken in orbits only, so never held in a snapshot
 	detail::Heap heap_;
 };
 
@@ -590,7 +598,7 @@ public:
 	/// The pools to name in a call. If the memory may grow meanwhile, use quiesce().
 	Pools pools() const
 	{
-		const std::lock_guard guard(side_->lock);
+		const auto guard = lock();
 
 		return named();
 	}
@@ -599,7 +607,7 @@ public:
 	/// All of its memory, in the order of pools(): for orbit::send_pages(), or Targets.
 	std::vector<std::span<std::byte>> spans() const
 	{
-		const std::lock_guard guard(side_->lock);
+		const auto guard = lock();
 		std::vector<std::span<std::byte>> all;
 
 		for (const Pool &pool : side_->pools)
@@ -616,16 +624,16 @@ public:
 	/// To be kept until the call has taken its snapshot, not until the task ends.
 	Quiet quiesce() const
 	{
-		std::unique_lock lock(side_->lock);
+		auto guard = lock();
 		Pools all = named();
 
-		return {std::move(lock), std::move(all)};
+		return {std::move(guard), std::move(all)};
 	}
 
 	/// Bytes that are given out, as they were asked for, small ones rounded up.
 	std::size_t used() const
 	{
-		const std::lock_guard guard(side_->lock);
+		const auto guard = lock();
 
 		return resource_->heap_.used();
 	}
@@ -633,7 +641,7 @@ public:
 	/// Bytes in all.
 	std::size_t size() const
 	{
-		const std::lock_guard guard(side_->lock);
+		const auto guard = lock();
 
 		return resource_->heap_.size();
 	}
@@ -642,7 +650,7 @@ public:
 	/// to the number of blocks.
 	bool check() const
 	{
-		const std::lock_guard guard(side_->lock);
+		const auto guard = lock();
 
 		return resource_->heap_.check();
 	}
@@ -701,6 +709,12 @@ private:
 					  room - sizeof(MemoryResource)}))
 			return tl::unexpected(Error(-EINVAL));
 		return Memory(std::move(side), resource);
+	}
+
+	// In an orbit this object may be a copy from a moment when the lock was held.
+	std::unique_lock<std::mutex> lock() const
+	{
+		return orbit_inside() ? std::unique_lock<std::mutex>() : std::unique_lock(side_->lock);
 	}
 
 	Pools named() const
