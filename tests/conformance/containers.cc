@@ -182,10 +182,9 @@ TEST(Containers, NoLockIsHeldInASnapshot)
 	orbit::Orbit orbit = make_orbit();
 	const orbit::Memory memory = make_memory(4 << 20);
 	const orbit::CallOptions options{.time_limit = patience};
-	std::atomic<bool> stop = false;
 	std::array<unsigned, 3> seen{};
-	std::thread other([&] {
-		while (!stop) {
+	std::jthread other([&memory](const std::stop_token &stop) {
+		while (!stop.stop_requested()) {
 			std::pmr::vector<std::pmr::string> words(memory.resource());
 
 			for (unsigned i = 0; i < 100; i++)
@@ -209,7 +208,7 @@ TEST(Containers, NoLockIsHeldInASnapshot)
 
 		EXPECT_EQ(value_or_throw(task.wait()), kWhole);
 	}
-	stop = true;
+	other.request_stop();
 	other.join();
 	EXPECT_EQ(memory.used(), 0U);
 }

@@ -425,12 +425,12 @@ TEST(Memory, ASnapshotHoldsNoLock)
 		});
 
 	// Whenever it comes, and then in quiet moments only.
-	for (unsigned i = 0; i < 3000 && !(i >= 50 && seen[0] && seen[1]); i++)
+	for (unsigned i = 0; i < 3000 && !seen[2] && !(i >= 50 && seen[0] && seen[1]); i++)
 		seen.at(static_cast<std::size_t>(in_a_snapshot(memory)))++;
 	EXPECT_GT(seen[0], 0U);
 	EXPECT_GT(seen[1], 0U) << "no snapshot was taken in the middle of a change";
 	EXPECT_EQ(seen[2], 0U);
-	for (unsigned i = 0; i < 30; i++) {
+	for (unsigned i = 0; i < 30 && !HasFailure(); i++) {
 		const auto quiet = memory.quiesce();
 
 		EXPECT_EQ(in_a_snapshot(memory), 0);
