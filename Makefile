@@ -17,6 +17,8 @@ OFF_KERNEL ?=
 MINUTES ?= 30
 ROUNDS ?= 10000
 
+# libboost-dev is for <orbit/memory.hpp>, libbenchmark-dev for bench/; cmake, pkg-config,
+# abigail-tools, dpkg-dev and debhelper are for what is installed and packaged, and its tests.
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
 	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev python3 cmake pkg-config \
 	abigail-tools dpkg-dev debhelper busybox-static qemu-system-x86 gdb \

@@ -26,16 +26,20 @@ constexpr std::size_t room = std::size_t{1} << 30; // of address space; what is 
 class Malloc final : public std::pmr::memory_resource {
 	void *do_allocate(std::size_t bytes, std::size_t) override { return std::malloc(bytes); }
 	void do_deallocate(void *block, std::size_t, std::size_t) override { std::free(block); }
-	bool do_is_equal(const memory_resource &other) const noexcept override { return this == &other; }
+	bool do_is_equal(const memory_resource &other) const noexcept override
+	{
+		return this == &other;
+	}
 };
 
 // Boost's allocator as it is, under a lock as ours.
 class BoostAlone final : public std::pmr::memory_resource {
 public:
-	explicit BoostAlone(void *memory) : heap_(new(memory) Heap(room, 0)) {}
+	explicit BoostAlone(void *memory) : heap_(new (memory) Heap(room, 0)) {}
 
 private:
-	using Heap = boost::interprocess::rbtree_best_fit<boost::interprocess::null_mutex_family, void *>;
+	using Heap = boost::interprocess::rbtree_best_fit<boost::interprocess::null_mutex_family,
+							  void *>;
 
 	void *do_allocate(std::size_t bytes, std::size_t) override
 	{
@@ -49,7 +53,10 @@ private:
 
 		heap_->deallocate(block);
 	}
-	bool do_is_equal(const memory_resource &other) const noexcept override { return this == &other; }
+	bool do_is_equal(const memory_resource &other) const noexcept override
+	{
+		return this == &other;
+	}
 
 	std::mutex lock_;
 	Heap *heap_;
@@ -59,7 +66,8 @@ private:
 struct Room {
 	Room()
 		: data(static_cast<std::byte *>(mmap(nullptr, room, PROT_READ | PROT_WRITE,
-						     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)))
+						     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+						     -1, 0)))
 	{
 		if (data == MAP_FAILED)
 			std::abort();

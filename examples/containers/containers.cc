@@ -51,8 +51,8 @@ int main()
 	std::thread clerk([&] {
 		for (int i = 0; i < 20000; i++) {
 			const std::lock_guard guard(lock);
-			auto &amounts = (*orders)[std::pmr::string("customer " + std::to_string(i % 700),
-								   memory.resource())];
+			auto &amounts = (*orders)[std::pmr::string(
+				"customer " + std::to_string(i % 700), memory.resource())];
 
 			amounts.push_back(1);
 			amounts.push_back(-1);
@@ -72,9 +72,11 @@ int main()
 	clerk.join();
 	std::printf("%d of 10 audits found the sum right\n", right);
 
-	std::printf("merged %d amounts in the orbit's view\n", audit.call(memory, merged, orders).value());
+	std::printf("merged %d amounts in the orbit's view\n",
+		    audit.call(memory, merged, orders).value());
 	std::printf("the program still has its %zu customers, %s\n", orders->size(),
-		    orders->contains("all of them together") ? "and one more" : "and nothing merged");
+		    orders->contains("all of them together") ? "and one more"
+							     : "and nothing merged");
 
 	memory.destroy(orders);
 	std::printf("%zu bytes are in use after that\n", memory.used());

@@ -93,7 +93,8 @@ private:
 		const orbit::CallOptions options{.time_limit = bug == Bug::kEndlessLoop ? kPatience : 60s};
 		auto task = application_.quietly([&] {
 			const auto start = std::chrono::steady_clock::now();
-			auto queued = orbit_.call_async(options, memory_, audit, index_, memory_.spans().front(), bug);
+			auto queued = orbit_.call_async(options, memory_, audit, index_,
+							memory_.spans().front(), bug);
 
 			locked_ = std::chrono::steady_clock::now() - start;
 			return queued;

@@ -68,7 +68,8 @@ public:
 		    room < kRegionOverhead)
 			return false;
 		room -= room % kGrain;
-		regions_[nr_regions_] = {static_cast<std::byte *>(at), room, new (at) Large(room, 0)};
+		regions_[nr_regions_] = {static_cast<std::byte *>(at), room,
+					 new (at) Large(room, 0)};
 		nr_regions_++;
 		size_ += room;
 		return true;
@@ -113,7 +114,8 @@ public:
 				return false;
 		for (std::size_t which = 0; which < kClasses; which++)
 			for (const Slab *slab = partial_[which]; slab; slab = slab->next)
-				if (slab->which != which || (slab->next && slab->next->prev != slab) ||
+				if (slab->which != which ||
+				    (slab->next && slab->next->prev != slab) ||
 				    is_full(slab, which))
 					return false;
 		return true;
@@ -121,7 +123,8 @@ public:
 
 private:
 	// One address on all sides, so ordinary pointers. The lock is elsewhere.
-	using Large = boost::interprocess::rbtree_best_fit<boost::interprocess::null_mutex_family, void *>;
+	using Large = boost::interprocess::rbtree_best_fit<boost::interprocess::null_mutex_family,
+							   void *>;
 
 	struct Region {
 		std::byte *begin;
@@ -140,11 +143,11 @@ private:
 	};
 
 	struct alignas(64) Slab {
-		Slab *next, *prev;    // with the same size and room left
-		Free *free;	      // blocks that came back
-		std::uint32_t fresh;  // where those begin that were never given out
-		std::uint32_t used;   // blocks
-		std::uint32_t which;  // class
+		Slab *next, *prev;   // with the same size and room left
+		Free *free;	     // blocks that came back
+		std::uint32_t fresh; // where those begin that were never given out
+		std::uint32_t used;  // blocks
+		std::uint32_t which; // class
 		std::uint32_t region;
 	};
 
@@ -182,7 +185,10 @@ private:
 		return kClassOf[(bytes + kGrain - 1) / kGrain];
 	}
 
-	static constexpr std::size_t class_size(std::size_t which) noexcept { return kSizes[which]; }
+	static constexpr std::size_t class_size(std::size_t which) noexcept
+	{
+		return kSizes[which];
+	}
 
 	// Slabs are aligned to their size. Those of the smallest blocks are pages, so a
 	// block is taken and freed with no other page changed but the heap's first.
@@ -349,7 +355,8 @@ private:
 		const auto at = reinterpret_cast<std::uintptr_t>(block);
 
 		for (std::size_t i = nr_regions_; i-- > 1;)
-			if (at - reinterpret_cast<std::uintptr_t>(regions_[i].begin) < regions_[i].size)
+			if (at - reinterpret_cast<std::uintptr_t>(regions_[i].begin) <
+			    regions_[i].size)
 				return &regions_[i];
 		return &regions_[0];
 	}
@@ -443,7 +450,10 @@ private:
 		Main(const Main &) = delete;
 		Main &operator=(const Main &) = delete;
 		virtual ~Main() = default;
-		virtual bool grow(detail::Heap &, std::size_t, std::size_t) noexcept { return false; }
+		virtual bool grow(detail::Heap &, std::size_t, std::size_t) noexcept
+		{
+			return false;
+		}
 
 		std::mutex lock;
 		std::vector<Pool> pools;
@@ -487,7 +497,10 @@ public:
 	using propagate_on_container_swap = std::true_type;
 
 	Allocator(MemoryResource *resource) noexcept : resource_(resource) {}
-	template <class U> Allocator(const Allocator<U> &other) noexcept : resource_(other.resource()) {}
+	template <class U> Allocator(const Allocator<U> &other) noexcept
+		: resource_(other.resource())
+	{
+	}
 
 	[[nodiscard]] T *allocate(std::size_t count)
 	{
@@ -579,7 +592,10 @@ public:
 	MemoryResource *resource() const noexcept { return resource_; }
 
 	/// For other containers.
-	template <class T> Allocator<T> allocator() const noexcept { return Allocator<T>(resource_); }
+	template <class T> Allocator<T> allocator() const noexcept
+	{
+		return Allocator<T>(resource_);
+	}
 
 	/// Makes an object in the pool; if it takes an allocator (as containers of std::pmr
 	/// do), it gets this one. Throws std::bad_alloc, and what its constructor throws.
@@ -659,7 +675,8 @@ private:
 	struct Side : MemoryResource::Main {
 		explicit Side(const MemoryOptions &which) : options(which) {}
 
-		bool grow(detail::Heap &heap, std::size_t bytes, std::size_t alignment) noexcept override
+		bool grow(detail::Heap &heap, std::size_t bytes,
+			  std::size_t alignment) noexcept override
 		{
 			constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 4;
 			// A slab with its alignment takes no more than this.
@@ -668,8 +685,8 @@ private:
 			if (!options.grow || bytes > most || alignment > most)
 				return false;
 
-			const std::size_t needed = std::max(bytes + alignment + detail::Heap::kRegionOverhead,
-							    least);
+			const std::size_t needed =
+				std::max(bytes + alignment + detail::Heap::kRegionOverhead, least);
 			auto pool = Pool::create(std::max(needed, heap.size()), options.name);
 
 			if (!pool)
@@ -714,7 +731,8 @@ private:
 	// In an orbit this object may be a copy from a moment when the lock was held.
 	std::unique_lock<std::mutex> lock() const
 	{
-		return orbit_inside() ? std::unique_lock<std::mutex>() : std::unique_lock(side_->lock);
+		return orbit_inside() ? std::unique_lock<std::mutex>()
+				      : std::unique_lock(side_->lock);
 	}
 
 	Pools named() const

@@ -20,6 +20,8 @@
 //	...
 //	task->apply_all(*targets);
 //
+// Containers in pools are in <orbit/memory.hpp>.
+//
 // Thread-safety is that of the C functions: any thread may use an object at any
 // time, except while it is moved from or destroyed.
 #ifndef ORBIT_ORBIT_HPP

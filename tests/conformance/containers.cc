@@ -58,7 +58,8 @@ TEST(Containers, AreReadInTheOrbit)
 
 	for (unsigned keys = 0; keys < 60; keys += 20) {
 		fill(*table, keys);
-		EXPECT_EQ(value_or_throw(orbit.call(memory, [](const Table *t) { return letters(*t); }, table)),
+		EXPECT_EQ(value_or_throw(orbit.call(
+				  memory, [](const Table *t) { return letters(*t); }, table)),
 			  letters(*table));
 	}
 	EXPECT_GT(letters(*table), 0U);
@@ -90,7 +91,9 @@ TEST(Containers, ATaskChangesItsOwnViewOnly)
 	};
 
 	for (unsigned i = 0; i < 20; i++)
-		EXPECT_EQ(value_or_throw(orbit.call(memory, grow_and_clear, table, memory.resource())), before);
+		EXPECT_EQ(value_or_throw(
+				  orbit.call(memory, grow_and_clear, table, memory.resource())),
+			  before);
 	EXPECT_EQ(memory.used(), used);
 	EXPECT_EQ(table->size(), 20U);
 	EXPECT_EQ(letters(*table), before);
@@ -116,9 +119,10 @@ TEST(Containers, OutOfRoomIsAnErrorOnBothSides)
 	EXPECT_EQ(numbers->size(), 0U);
 	EXPECT_EQ(fill_up(numbers), in_orbit);
 	EXPECT_TRUE(memory.check());
-	EXPECT_EQ(value_or_throw(orbit.call(memory, [](const std::pmr::vector<int> *v) { return v->size(); },
-					    numbers)),
-		  in_orbit);
+	EXPECT_EQ(
+		value_or_throw(orbit.call(
+			memory, [](const std::pmr::vector<int> *v) { return v->size(); }, numbers)),
+		in_orbit);
 }
 
 TEST(Containers, GrowByFurtherPools)
@@ -139,7 +143,8 @@ TEST(Containers, GrowByFurtherPools)
 	EXPECT_EQ(memory.used(), used);
 	EXPECT_GT(memory.size(), size);
 	EXPECT_LE(memory.pools().size(), 16U);
-	EXPECT_EQ(value_or_throw(orbit.call(memory, [](const Table *t) { return letters(*t); }, table)),
+	EXPECT_EQ(value_or_throw(orbit.call(
+			  memory, [](const Table *t) { return letters(*t); }, table)),
 		  letters(*table));
 
 	// A task does not make pools: it has the room that there is.
@@ -228,7 +233,9 @@ TEST(Containers, ThreadsOfATaskShareItsView)
 				for (unsigned i = 0; i < 300; i++)
 					words.emplace_back(i, static_cast<char>('a' + thread));
 				right += resource->whole() &&
-					 words.back() == std::pmr::string(299, static_cast<char>('a' + thread));
+					 words.back() ==
+						 std::pmr::string(299,
+								  static_cast<char>('a' + thread));
 			});
 		for (std::thread &thread : threads)
 			thread.join();
@@ -248,17 +255,23 @@ TEST(Containers, InAnOrbitThatStartsAgain)
 
 	fill(*table, 10);
 	for (unsigned i = 0; i < 3; i++) {
-		const auto crash = orbit.call(memory, [](Table *t) {
-			fill(*t, 20);
-			std::abort();
-		}, table);
+		const auto crash = orbit.call(
+			memory,
+			[](Table *t) {
+				fill(*t, 20);
+				std::abort();
+			},
+			table);
 
 		ASSERT_FALSE(crash);
 		EXPECT_EQ(crash.error().signal(), SIGABRT);
-		EXPECT_EQ(value_or_throw(orbit.call(memory, [](Table *t) {
-				  fill(*t, 30);
-				  return t->size();
-			  }, table)),
+		EXPECT_EQ(value_or_throw(orbit.call(
+				  memory,
+				  [](Table *t) {
+					  fill(*t, 30);
+					  return t->size();
+				  },
+				  table)),
 			  30U);
 	}
 	EXPECT_EQ(table->size(), 10U);
@@ -274,10 +287,16 @@ TEST(Containers, InAnOrbitThatInheritsLittle)
 		auto *table = memory.make<Table>();
 
 		fill(*table, 10);
-		return value_or_throw(orbit.call(memory, [](Table *t) {
-			fill(*t, 30);
-			return t->size();
-		}, table)) == 30 && table->size() == 10 ? 0 : 1;
+		return value_or_throw(orbit.call(
+			       memory,
+			       [](Table *t) {
+				       fill(*t, 30);
+				       return t->size();
+			       },
+			       table)) == 30 &&
+				       table->size() == 10
+			       ? 0
+			       : 1;
 	};
 
 	EXPECT_EQ(OtherMain(body).wait(), 0);
@@ -300,10 +319,13 @@ TEST(Containers, AChangeCanBeHandedOverAsPages)
 		auto task = [&] {
 			const auto quiet = memory.quiesce();
 
-			return value_or_throw(orbit.call_async(quiet.pools(), [](Table *t, std::span<std::byte> all, unsigned keys) {
-				fill(*t, keys);
-				return orbit::send_pages(all).has_value();
-			}, table, span, 20 + 10 * i));
+			return value_or_throw(orbit.call_async(
+				quiet.pools(),
+				[](Table *t, std::span<std::byte> all, unsigned keys) {
+					fill(*t, keys);
+					return orbit::send_pages(all).has_value();
+				},
+				table, span, 20 + 10 * i));
 		}();
 
 		EXPECT_TRUE(value_or_throw(task.wait()));

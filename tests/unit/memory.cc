@@ -65,7 +65,8 @@ struct Block {
 	void write() const { std::memset(data, fill, size); }
 	bool intact() const
 	{
-		return std::all_of(data, data + size, [this](unsigned char byte) { return byte == fill; });
+		return std::all_of(data, data + size,
+				   [this](unsigned char byte) { return byte == fill; });
 	}
 };
 
@@ -95,15 +96,18 @@ private:
 };
 
 // Takes, or gives back, one block; notes what is its own.
-void step(orbit::MemoryResource *resource, Random &random, std::vector<Block> &blocks, std::size_t most)
+void step(orbit::MemoryResource *resource, Random &random, std::vector<Block> &blocks,
+	  std::size_t most)
 {
 	if (blocks.empty() || random.below(most) >= blocks.size()) {
 		Block block{nullptr, random.size(), random.alignment(),
 			    static_cast<unsigned char>(random.below(256))};
 
-		block.data = static_cast<unsigned char *>(resource->try_allocate(block.size, block.alignment));
+		block.data = static_cast<unsigned char *>(
+			resource->try_allocate(block.size, block.alignment));
 		if (block.data) {
-			ASSERT_EQ(reinterpret_cast<std::uintptr_t>(block.data) % block.alignment, 0U);
+			ASSERT_EQ(reinterpret_cast<std::uintptr_t>(block.data) % block.alignment,
+				  0U);
 			block.write();
 			blocks.push_back(block);
 			return;
@@ -169,12 +173,14 @@ TEST(Memory, RandomBlocksAgainstAModel)
 			std::sort(blocks.begin(), blocks.end(),
 				  [](const Block &a, const Block &b) { return a.data < b.data; });
 			for (std::size_t i = 0; i < blocks.size(); i++) {
-				const auto *begin = reinterpret_cast<const std::byte *>(blocks[i].data);
+				const auto *begin =
+					reinterpret_cast<const std::byte *>(blocks[i].data);
 
 				EXPECT_GE(begin, room.span().data());
 				EXPECT_LE(begin + blocks[i].size, room.span().data() + bytes);
 				if (i && blocks[i].size) {
-					EXPECT_GE(blocks[i].data, blocks[i - 1].data + blocks[i - 1].size);
+					EXPECT_GE(blocks[i].data,
+						  blocks[i - 1].data + blocks[i - 1].size);
 				}
 			}
 
@@ -217,7 +223,8 @@ TEST(Memory, OutOfRoomIsAnError)
 		for (;;) {
 			Block block{nullptr, size, 16, static_cast<unsigned char>(blocks.size())};
 
-			block.data = static_cast<unsigned char *>(memory.resource()->try_allocate(size));
+			block.data =
+				static_cast<unsigned char *>(memory.resource()->try_allocate(size));
 			if (!block.data)
 				break;
 			block.write();
@@ -261,7 +268,8 @@ TEST(Memory, StdPmrContainers)
 	auto *table = memory.make<std::pmr::map<std::pmr::string, std::pmr::vector<int>>>();
 
 	for (int i = 0; i < 500; i++) {
-		const std::string key = "a key that is too long for the string itself: " + std::to_string(i);
+		const std::string key =
+			"a key that is too long for the string itself: " + std::to_string(i);
 		auto &values = (*table)[std::pmr::string(key, memory.resource())];
 
 		for (int j = 0; j < i; j++)
@@ -301,7 +309,8 @@ TEST(Memory, OtherContainers)
 		EXPECT_EQ(moved[999], 999);
 		EXPECT_THROW(moved.resize(1 << 20), std::bad_alloc);
 		EXPECT_EQ(moved.size(), 1000U);
-		EXPECT_THROW((void)memory.allocator<double>().allocate(SIZE_MAX / 4), std::bad_alloc);
+		EXPECT_THROW((void)memory.allocator<double>().allocate(SIZE_MAX / 4),
+			     std::bad_alloc);
 
 		std::map<int, int, std::less<>, orbit::Allocator<std::pair<const int, int>>> map(
 			memory.allocator<std::pair<const int, int>>());
@@ -322,7 +331,8 @@ TEST(Memory, AHeapOfSeveralRegions)
 	for (unsigned round = 0; round < 2; round++) {
 		for (std::size_t size = 1; size < 30000; size = size * 3 / 2 + 1) {
 			for (unsigned i = 0; i < 3; i++) {
-				Block block{nullptr, size, 16, static_cast<unsigned char>(size + i)};
+				Block block{nullptr, size, 16,
+					    static_cast<unsigned char>(size + i)};
 
 				block.data = static_cast<unsigned char *>(heap->allocate(size, 16));
 				if (block.data) {

@@ -48,7 +48,9 @@ TEST(SymbolIndex, RandomChangesAgainstAModel)
 	Model model;
 	std::mt19937 random(1);
 	std::uint64_t changes = 0;
-	const auto name = [&] { return std::string(1 + random() % 60, static_cast<char>('a' + random() % 3)); };
+	const auto name = [&] {
+		return std::string(1 + random() % 60, static_cast<char>('a' + random() % 3));
+	};
 
 	for (unsigned i = 0; i < 20000; i++) {
 		const std::uint64_t address = random() % 40;
