@@ -38,14 +38,16 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo test stress bench-containers kernel boot install deb deps programs units sanitized clean FORCE
+.PHONY: help demo test stress bench-containers kernel boot install deb deps programs units \
+	sanitized clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      watch an application use orbits, on the patched kernel in a virtual machine'
 	@echo 'make test      all tests, here and in virtual machines'
 	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers'
-	@echo 'make bench-containers   what memory in pools costs, against malloc()'
+	@echo 'make bench-containers'
+	@echo '               what memory in pools costs, against malloc()'
 	@echo 'make boot      a shell on the patched kernel, in a virtual machine with this root directory'
 	@echo 'make kernel    build the patched kernel, and print where it is'
 	@echo 'make programs  build the library, the examples and the tests'

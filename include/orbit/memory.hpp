@@ -37,6 +37,7 @@
 #include <mutex>
 #include <new>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -673,7 +674,10 @@ public:
 
 private:
 	struct Side : MemoryResource::Main {
-		explicit Side(const MemoryOptions &which) : options(which) {}
+		explicit Side(const MemoryOptions &options)
+			: grows(options.grow), name(options.name ? options.name : "")
+		{
+		}
 
 		bool grow(detail::Heap &heap, std::size_t bytes,
 			  std::size_t alignment) noexcept override
@@ -682,15 +686,15 @@ private:
 			// A slab with its alignment takes no more than this.
 			constexpr std::size_t least = 65536;
 
-			if (!options.grow || bytes > most || alignment > most)
+			if (!grows || bytes > most || alignment > most)
 				return false;
 
 			const std::size_t needed =
 				std::max(bytes + alignment + detail::Heap::kRegionOverhead, least);
-			auto pool = Pool::create(std::max(needed, heap.size()), options.name);
+			auto pool = Pool::create(std::max(needed, heap.size()), name.c_str());
 
 			if (!pool)
-				pool = Pool::create(needed, options.name);
+				pool = Pool::create(needed, name.c_str());
 			if (!pool)
 				return false;
 			try {
@@ -704,7 +708,8 @@ private:
 			return false;
 		}
 
-		MemoryOptions options;
+		bool grows;
+		std::string name;
 	};
 
 	Memory(std::unique_ptr<Side> side, MemoryResource *resource) noexcept
