@@ -33,6 +33,8 @@ gtests := $(filter-out $(static),$(units) \
 debugged := $(BUILD)/tests/debugger/debugged
 examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(wildcard examples/*/))
 library := $(BUILD)/liborbit/liborbit.a
+# Programs against the published API, in C and in C++ from 2011 on.
+compats := $(addprefix $(BUILD)/,$(basename $(wildcard tests/compat/*.c tests/compat/*.cc)))
 
 SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
@@ -100,7 +102,7 @@ boot: programs
 	tests/vm/run.py boot --kernel "$$kernel" --root host --chdir $(CURDIR)
 
 programs: deps
-	@$(MAKE) -s $(library) $(examples) $(gtests) $(static) $(debugged)
+	@$(MAKE) -s $(library) $(examples) $(gtests) $(static) $(debugged) $(compats)
 
 # The unit tests again, under sanitizers: whatever one of them finds ends the test.  GCC warns
 # that TSan does not know fences; the tests that use them have one thread.
@@ -125,6 +127,19 @@ $(debugged): $(BUILD)/%: %.cc $(library)
 	@echo "  CXX  $@"
 	@$(CXX) -O0 -g $(flags) -o $@ $< $(library)
 
+compat_flags = $(CXXFLAGS) -D_GNU_SOURCE -Iinclude -Iinclude/orbit-compat -Wall -Wextra -Werror -MMD -MP
+compat_libraries := $(BUILD)/liborbit/liborbit-compat.a $(library) -pthread
+
+$(BUILD)/tests/compat/%: tests/compat/%.c $(library)
+	@mkdir -p $(@D)
+	@echo "  CC   $@"
+	@$(CC) -std=c11 $(compat_flags) -o $@ $< $(compat_libraries)
+
+$(BUILD)/tests/compat/%: tests/compat/%.cc $(library)
+	@mkdir -p $(@D)
+	@echo "  CXX  $@"
+	@$(CXX) -std=$(if $(filter %/macros,$@),c++11,c++20) $(compat_flags) -o $@ $< $(compat_libraries)
+
 $(static): $(BUILD)/%: %.cc
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
@@ -137,7 +152,7 @@ $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc) $(library)
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $(filter %.cc,$^) $(library)
 
--include $(addsuffix .d,$(gtests) $(static) $(debugged))
+-include $(addsuffix .d,$(gtests) $(static) $(debugged) $(compats))
 # With several sources the compiler names a .d after each of them.
 -include $(wildcard $(BUILD)/examples/*.d)
 

@@ -48,7 +48,8 @@ def programs(build, kind):
     One that is missing there fails when it is run; what is there of a source that is gone
     is not run.
     """
-    return [build / "tests" / kind / source.stem for source in sorted((HERE / kind).glob("*.cc"))]
+    return [build / "tests" / kind / source.stem
+            for source in sorted((HERE / kind).iterdir()) if source.suffix in (".c", ".cc")]
 
 
 def expect(cases, what, found):
@@ -91,7 +92,8 @@ def run_unittests(directory):
 def guest_tests(cases, build, kernel):
     """What runs on a kernel: its own selftests, and the promises' tests."""
     found = (expect(cases, f"selftests in {kernel}", executables(kernel / "selftests"))
-             + expect(cases, "programs of tests/conformance", programs(build, "conformance")))
+             + expect(cases, "programs of tests/conformance", programs(build, "conformance"))
+             + expect(cases, "programs of tests/compat", programs(build, "compat")))
     tests = [vm.Test(path.name, [str(path)], LONG_SECONDS.get(path.name, GUEST_SECONDS))
              for path in found]
     config = kernel / ".config"
