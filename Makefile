@@ -17,6 +17,9 @@ OFF_KERNEL ?=
 MINUTES ?= 30
 ROUNDS ?= 10000
 
+# How long each of the fuzzers of `make fuzz-decoder` runs.
+FUZZ_MINUTES ?= 10
+
 # libboost-dev is for <orbit/memory.hpp>, libbenchmark-dev for bench/; cmake, pkg-config,
 # abigail-tools, dpkg-dev and debhelper are for what is installed and packaged, and its tests.
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
@@ -35,13 +38,15 @@ examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(wildcard examples/*/))
 library := $(BUILD)/liborbit/liborbit.a
 # Programs against the published API, in C and in C++ from 2011 on.
 compats := $(addprefix $(BUILD)/,$(basename $(wildcard tests/compat/*.c tests/compat/*.cc)))
+# libFuzzer comes with clang. Without it there are none.
+fuzzers := $(if $(shell command -v clang++),$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/fuzz-decoder/*.cc)))
 
 SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo test stress bench-containers kernel boot install deb deps programs units \
-	sanitized clean FORCE
+.PHONY: help demo test stress bench-containers kernel boot install deb deps programs \
+	units sanitized clean fuzz-decoder FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -50,6 +55,7 @@ help:
 	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers'
 	@echo 'make bench-containers'
 	@echo '               what memory in pools costs, against malloc()'
+	@echo 'make fuzz-decoder  what orbits may send, at random, for FUZZ_MINUTES=$(FUZZ_MINUTES) each (needs clang)'
 	@echo 'make boot      a shell on the patched kernel, in a virtual machine with this root directory'
 	@echo 'make kernel    build the patched kernel, and print where it is'
 	@echo 'make programs  build the library, the examples and the tests'
@@ -94,6 +100,14 @@ $(BUILD)/bench/%: bench/%.cc $(library) | deps
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(library) -lbenchmark
 
+fuzz-decoder: $(fuzzers)
+	@$(if $(fuzzers),,echo 'fuzz-decoder: needs clang (Debian: apt-get install clang)' >&2; exit 1)
+	@set -e; for fuzzer in $^; do \
+		corpus=$$fuzzer.corpus; mkdir -p $$corpus; \
+		echo "$$fuzzer, $(FUZZ_MINUTES) minutes"; \
+		$$fuzzer -max_total_time=$$(($(FUZZ_MINUTES) * 60)) -max_len=2000 -verbosity=0 \
+			-print_final_stats=1 -artifact_prefix=$$corpus- $$corpus; done
+
 kernel: deps
 	@$(call kernel,vm,$(KERNEL))
 
@@ -102,7 +116,7 @@ boot: programs
 	tests/vm/run.py boot --kernel "$$kernel" --root host --chdir $(CURDIR)
 
 programs: deps
-	@$(MAKE) -s $(library) $(examples) $(gtests) $(static) $(debugged) $(compats)
+	@$(MAKE) -s $(library) $(examples) $(gtests) $(static) $(debugged) $(compats) $(fuzzers)
 
 # The unit tests again, under sanitizers: whatever one of them finds ends the test.  GCC warns
 # that TSan does not know fences; the tests that use them have one thread.
@@ -139,6 +153,14 @@ $(BUILD)/tests/compat/%: tests/compat/%.cc $(library)
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
 	@$(CXX) -std=$(if $(filter %/macros,$@),c++11,c++20) $(compat_flags) -o $@ $< $(compat_libraries)
+
+# Of the library's sources, for the fuzzer to see into it.
+$(fuzzers): $(BUILD)/%: %.cc $(wildcard tests/fuzz-decoder/*.h liborbit/*.cc liborbit/*.h \
+		liborbit/compat/*.cc liborbit/compat/*.h include/*.h include/orbit/*.h)
+	@mkdir -p $(@D)
+	@echo "  CXX  $@"
+	@clang++ -std=c++20 -O1 -g -D_GNU_SOURCE -Iinclude -fno-exceptions -fno-rtti -Wall -Wextra -Werror \
+		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.cc,$^) -pthread
 
 $(static): $(BUILD)/%: %.cc
 	@mkdir -p $(@D)

@@ -9,6 +9,7 @@ tests passed and failed; BUILD/results/ keeps what each machine said.
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ GUEST_SECONDS = 120     # for one program in a guest, before scaling
 LONG_SECONDS = {"inject_test": 300, "modes_test": 200}    # a run for each allocation, and more
 COUNTED_SECONDS = 300
 DEBUGGER_SECONDS = 300
+FUZZ_SECONDS = 10       # for each fuzzer of the decoders; `make fuzz-decoder` takes longer
 STRESS_SECONDS = 20     # of stress, and again of fuzz; `make stress` takes longer
 CENSUS_ROUNDS = 200
 TOLERANCE = 0.001       # of counted instructions, between two kernels
@@ -71,6 +73,16 @@ def run_here(name, command):
                                "its deadline passed")
     except OSError as error:
         return vm.judge_output(name, None, "", str(error))
+
+
+def run_fuzzer(program, results):
+    """Run a libFuzzer program for a moment; what it finds is kept in the results."""
+    name = f"fuzz-decoder {program.name}"
+    if not shutil.which("clang++"):
+        return [vm.Case(name, "", "skip", "clang is not there")]
+    results.mkdir(parents=True, exist_ok=True)
+    return run_here(name, [program, f"-max_total_time={FUZZ_SECONDS}", "-max_len=2000", "-verbosity=0",
+                           f"-artifact_prefix={results}/fuzz-{program.name}-"])
 
 
 def run_unittests(directory):
@@ -168,6 +180,9 @@ def main():
         for program in expect(cases, "programs of tests/unit", programs(build, "unit")):
             prefix = f"{build.name}: " if build != options.build else ""
             host(prefix + program.name, run_here, prefix + program.name, [program])
+
+    for program in expect(cases, "programs of tests/fuzz-decoder", programs(options.build, "fuzz-decoder")):
+        host(f"fuzz-decoder {program.name}", run_fuzzer, program, results)
 
     seed = int(time.time())
 
