@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT
+#include "processes.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <dirent.h>
+#include <fcntl.h>
+#include <memory>
+#include <unistd.h>
+
+namespace orbitctl {
+
+namespace {
+
+constexpr std::size_t most = 64 * 1024; // of a file; the kernel's are far shorter
+
+std::optional<int> to_int(std::string_view text)
+{
+	int number = 0;
+	const auto [behind, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+
+	if (error != std::errc() || behind != text.data() + text.size() || number < 0)
+		return {};
+	return number;
+}
+
+// 0 or an errno value.
+int read_file(const std::filesystem::path &path, std::string *text)
+{
+	const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int err = fd < 0 ? errno : 0;
+
+	text->clear();
+	while (!err && text->size() < most) {
+		char buffer[4096];
+		const ssize_t count = ::read(fd, buffer, sizeof(buffer));
+
+		if (count < 0)
+			err = errno;
+		if (count <= 0)
+			break;
+		text->append(buffer, static_cast<std::size_t>(count));
+	}
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+// The entries of a directory that are numbers, in order. 0 or an errno value.
+int read_numbers(const std::filesystem::path &path, std::vector<int> *numbers)
+{
+	const std::unique_ptr<DIR, int (*)(DIR *)> dir(opendir(path.c_str()), closedir);
+
+	if (!dir)
+		return errno;
+	errno = 0;
+	while (const dirent *entry = readdir(dir.get())) {
+		if (const std::optional<int> number = to_int(entry->d_name))
+			numbers->push_back(*number);
+		errno = 0;
+	}
+	std::sort(numbers->begin(), numbers->end());
+	return errno;
+}
+
+// What is open more than once is shown once, where that can be told: by a process that lives,
+// or by an address.
+bool same(const Orbit &a, const Orbit &b)
+{
+	return a.pid.value_or(0) && a.pid == b.pid && a.name == b.name && a.state != "dead" &&
+	       b.state != "dead";
+}
+
+bool same(const Pool &a, const Pool &b)
+{
+	return a.address.value_or(0) && a.address == b.address;
+}
+
+bool same(const Task &, const Task &)
+{
+	return false;
+}
+
+template <class T> void add(std::vector<Held<T>> *all, int fd, T object)
+{
+	for (const Held<T> &held : *all)
+		if (same(held.object, object))
+			return;
+	all->push_back({fd, std::move(object)});
+}
+
+void add(Process *process, int fd, Object object)
+{
+	if (auto *orbit = std::get_if<Orbit>(&object))
+		add(&process->orbits, fd, std::move(*orbit));
+	else if (auto *pool = std::get_if<Pool>(&object))
+		add(&process->pools, fd, std::move(*pool));
+	else if (auto *task = std::get_if<Task>(&object))
+		add(&process->tasks, fd, std::move(*task));
+}
+
+} // namespace
+
+int Processes::read(int pid, Process *process) const
+{
+	const std::filesystem::path base = proc_ / std::to_string(pid);
+	std::vector<int> fds;
+	std::string text;
+
+	*process = {};
+	process->pid = pid;
+	if (read_file(base / "comm", &process->name))
+		return ESRCH;
+	while (!process->name.empty() && process->name.back() == '\n')
+		process->name.pop_back();
+	// It may end at any moment, and close descriptors.
+	if (const int err = read_numbers(base / "fd", &fds))
+		return err == ENOENT ? ESRCH : err;
+	for (const int fd : fds) {
+		char link[64];
+		const ssize_t length = readlink((base / "fd" / std::to_string(fd)).c_str(), link, sizeof(link));
+
+		if (length < 0 && (errno == EACCES || errno == EPERM))
+			return errno;
+		if (length <= 0 || !std::string_view(link, static_cast<std::size_t>(length)).starts_with("anon_inode:[orbit"))
+			continue;
+		if (!read_file(base / "fdinfo" / std::to_string(fd), &text))
+			add(process, fd, parse_fdinfo({link, static_cast<std::size_t>(length)}, text));
+	}
+	return 0;
+}
+
+std::vector<Process> Processes::read_all(std::size_t *others) const
+{
+	std::vector<Process> all;
+	std::vector<int> pids;
+
+	*others = 0;
+	read_numbers(proc_, &pids);
+	for (const int pid : pids) {
+		Process process;
+		const int err = read(pid, &process);
+
+		if (err == EACCES || err == EPERM)
+			++*others;
+		else if (!err && !process.empty())
+			all.push_back(std::move(process));
+	}
+	return all;
+}
+
+std::optional<Load> Processes::load(std::uint64_t pid) const
+{
+	const std::filesystem::path base = proc_ / std::to_string(pid);
+	unsigned long long user, system, pages;
+	std::string text;
+
+	// The name in parentheses may hold anything.
+	if (!pid || read_file(base / "stat", &text) || text.rfind(')') == std::string::npos ||
+	    std::sscanf(text.c_str() + text.rfind(')') + 1,
+			" %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) != 2)
+		return {};
+	if (read_file(base / "statm", &text) || std::sscanf(text.c_str(), "%*u %llu", &pages) != 1)
+		return {};
+	return Load{user + system, pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE))};
+}
+
+} // namespace orbitctl
