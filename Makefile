@@ -23,8 +23,8 @@ FUZZ_MINUTES ?= 10
 # libboost-dev is for <orbit/memory.hpp>, libbenchmark-dev for bench/; cmake, pkg-config,
 # abigail-tools, dpkg-dev and debhelper are for what is installed and packaged, and its tests.
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
-	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev python3 cmake pkg-config \
-	abigail-tools dpkg-dev debhelper busybox-static qemu-system-x86 gdb \
+	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev nlohmann-json3-dev python3 cmake \
+	pkg-config abigail-tools dpkg-dev debhelper busybox-static qemu-system-x86 gdb \
 	$(if $(KERNEL_SRC),,linux-source-6.12)
 
 # Every .cc in these directories is one program.
@@ -130,10 +130,12 @@ units: $(units)
 $(library): FORCE
 	@$(MAKE) --no-print-directory -C liborbit all BUILD=$(abspath $(BUILD))/liborbit CXXFLAGS='$(CXXFLAGS)'
 
+orbitctl_parts := $(BUILD)/liborbit/orbitctl.a
+
 $(BUILD)/tests/%: tests/%.cc $(library)
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
-	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(library) -lgtest_main -lgtest
+	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $($(@F)_parts) $(library) -lgtest_main -lgtest
 
 # A debugger is to find it as it is written.
 $(debugged): $(BUILD)/%: %.cc $(library)
