@@ -14,6 +14,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* Values that programs may have been compiled with, or written down. */
+_Static_assert(ORBIT_NORETVAL == 2 && ORBIT_CANCELLABLE == 4 && ORBIT_SKIP_SAME_ARG == 8, "flags");
+_Static_assert(ORBIT_SKIP_ANY == 16 && ORBIT_CANCEL_SAME_ARG == 32 && ORBIT_CANCEL_ANY == 64, "flags");
+_Static_assert(ORBIT_COW == 0 && ORBIT_MOVE == 1 && ORBIT_COPY == 2, "modes");
+_Static_assert(ORBIT_END == 0 && ORBIT_UNKNOWN == 1 && ORBIT_ANY == 2 && ORBIT_UPDATE == 3 &&
+		       ORBIT_OPERATION == 4,
+	       "types of records");
+
 struct pair {
 	long a, b;
 };
