@@ -128,6 +128,43 @@ TEST(P3_FixedAndFresh, EveryCallSeesWhatMainWrote)
 	}
 }
 
+// The main program writes right after each call, so while the orbit goes from one task to the
+// next, on another CPU, what the last one saw is being taken away from it.
+TEST(P3_FixedAndFresh, TasksInAQueueSeeTheirOwn)
+{
+	struct Expected {
+		volatile long *place;
+		long value;
+	};
+	static long wrong; // in the orbit
+	orbit::Pool pool = make_pool(page);
+	orbit::Orbit orbit = make_orbit();
+	orbit_pool *named = pool.raw();
+	orbit_call_options options{};
+	Expected expected = {pool.as<volatile long>(), 0};
+
+	options.size = sizeof(options);
+	options.pools = &named;
+	options.nr_pools = 1;
+	for (long i = 1; i <= 5000; i++) {
+		*expected.place = expected.value = i;
+		ASSERT_EQ(orbit_call_async(
+				  orbit.raw(),
+				  [](const void *arg, std::size_t) -> std::uint64_t {
+					  const auto *task = static_cast<const Expected *>(arg);
+
+					  wrong += *task->place != task->value;
+					  return 0;
+				  },
+				  &expected, sizeof(expected), &options, nullptr),
+			  0);
+		*expected.place = -i;
+		if (i % 8 == 0) {
+			ASSERT_EQ(orbit.call(pool, [] { return wrong; }), 0) << "of the last 8 tasks, at " << i;
+		}
+	}
+}
+
 TEST(P3_FixedAndFresh, WhatATaskWroteIsGoneAtTheNext)
 {
 	const orbit::Pool pool = make_pool(pages * page);
