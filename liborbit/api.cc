@@ -21,21 +21,78 @@ namespace {
 ORBIT_STATE orbit_log_fn log_fn;
 ORBIT_STATE void *log_user;
 
-// Where a second backend will be chosen. There is one.
+// In the order in which they are tried.
+constexpr const Backend *backends[] = {&kernel_backend, &portable_backend};
+constexpr std::size_t nr_backends = sizeof(backends) / sizeof(*backends);
+
+ORBIT_STATE const Backend *asked_for;	   // by orbit_use_backend()
+ORBIT_STATE const Backend *used;	   // from the first that worked on
+ORBIT_STATE pthread_mutex_t backend_lock = PTHREAD_MUTEX_INITIALIZER;
+
+// nullptr for "auto". -EINVAL: there is none of that name.
+int find_backend(const char *name, const Backend **found)
+{
+	*found = nullptr;
+	if (!name || !*name || !std::strcmp(name, "auto"))
+		return 0;
+	for (const Backend *backend : backends)
+		if (!std::strcmp(name, backend->name)) {
+			*found = backend;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+const Backend *wanted_backend()
+{
+	const Backend *wanted = __atomic_load_n(&used, __ATOMIC_ACQUIRE);
+	const char *name = secure_getenv("ORBIT_BACKEND");
+
+	if (!wanted)
+		wanted = __atomic_load_n(&asked_for, __ATOMIC_ACQUIRE);
+	if (!wanted && find_backend(name, &wanted))
+		log(ORBIT_LOG_ERROR, "ORBIT_BACKEND=%s is no backend; using what works", name);
+	return wanted;
+}
+
+// Tell about the backend that is wanted; or about the first that works, or about the last of
+// those that do not.
+int probe_wanted(orbit_probe_info *info, const Backend **probed)
+{
+	const Backend *const wanted = wanted_backend();
+	int err = -ENOSYS;
+
+	for (const Backend *backend : backends) {
+		if (wanted && backend != wanted)
+			continue;
+		*info = {};
+		err = backend->probe(info);
+		*probed = backend;
+		if (!err)
+			break;
+	}
+	return err;
+}
+
 const Backend *choose_backend(int *err)
 {
-	ORBIT_STATE static bool works; // it does not stop working
+	const Backend *backend = __atomic_load_n(&used, __ATOMIC_ACQUIRE);
 	orbit_probe_info info{};
 
 	*err = 0;
-	if (!__atomic_load_n(&works, __ATOMIC_RELAXED)) {
-		*err = kernel_backend.probe(&info);
-		if (*err)
-			log(ORBIT_LOG_INFO, "%s %s", info.reason, info.advice);
-		else
-			__atomic_store_n(&works, true, __ATOMIC_RELAXED);
+	if (backend)
+		return backend; // it does not stop working
+	*err = probe_wanted(&info, &backend);
+	if (*err) {
+		log(ORBIT_LOG_INFO, "%s %s", info.reason, info.advice);
+		return backend;
 	}
-	return &kernel_backend;
+	pthread_mutex_lock(&backend_lock);
+	if (!used)
+		__atomic_store_n(&used, backend, __ATOMIC_RELEASE);
+	backend = used;
+	pthread_mutex_unlock(&backend_lock);
+	return backend;
 }
 
 // The common start of the functions that create something.
@@ -237,7 +294,7 @@ int send(orbit_update_kind kind, std::uint64_t target, const void *data, std::si
 		return -EPERM;
 	if (kind != ORBIT_UPDATE_PAGES && size > ORBIT_MAX_UPDATE)
 		return -E2BIG;
-	return kernel_backend.send(kind, target, data, size);
+	return serving_backend->send(kind, target, data, size);
 }
 
 int check_apply_options(const orbit_apply_options *options)
@@ -276,11 +333,12 @@ void orbit_log_to(orbit_log_fn fn, void *user) noexcept
 int orbit_probe(orbit_probe_info *out) noexcept
 {
 	orbit_probe_info info{};
+	const Backend *probed;
 
 	if (const int err = check_out_size(out))
 		return err;
 
-	const int err = kernel_backend.probe(&info);
+	const int err = probe_wanted(&info, &probed);
 
 	copy_out(out, info);
 	return err;
@@ -289,6 +347,40 @@ int orbit_probe(orbit_probe_info *out) noexcept
 int orbit_inside(void) noexcept
 {
 	return in_orbit;
+}
+
+int orbit_probe_backend(size_t index, orbit_probe_info *out) noexcept
+{
+	orbit_probe_info info{};
+
+	if (const int err = check_out_size(out))
+		return err;
+	if (index >= nr_backends)
+		return -ENOENT;
+
+	const int err = backends[index]->probe(&info);
+
+	info.backend = backends[index]->name;
+	copy_out(out, info);
+	return err;
+}
+
+int orbit_use_backend(const char *name) noexcept
+{
+	const Backend *backend;
+
+	if (in_orbit)
+		return -EPERM;
+	if (const int err = find_backend(name, &backend))
+		return err;
+	pthread_mutex_lock(&backend_lock);
+
+	const int err = used && backend != used ? -EALREADY : 0;
+
+	if (!err)
+		__atomic_store_n(&asked_for, backend, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&backend_lock);
+	return err;
 }
 
 int orbit_window_reserve(size_t bytes) noexcept

@@ -70,6 +70,10 @@ struct Backend {
 };
 
 extern const Backend kernel_backend;
+extern const Backend portable_backend;
+
+// In the process of an orbit: what carries it.
+extern const Backend *serving_backend;
 
 // Carry out an update that has been received, see orbit_update_apply(); and add to out.
 int apply_update(const orbit_update *update, orbit_targets *targets,
@@ -81,7 +85,7 @@ int apply_update(const orbit_update *update, orbit_targets *targets,
 
 // Set in the process of an orbit, for good.
 extern bool in_orbit;
-// While it serves: that descriptor. Otherwise -1.
+// While it serves: the descriptor that it does so on. Otherwise -1.
 extern int server_fd;
 
 __attribute__((format(printf, 2, 3))) void log(orbit_log_level level, const char *format, ...);
@@ -138,12 +142,14 @@ struct orbit_pool {
 	liborbit::Range range;
 	unsigned generation;
 	int fd;
+	void *impl; // the portable backend's
 };
 
 struct orbit_handle {
 	const liborbit::Backend *backend;
 	unsigned generation;
 	int fd;
+	void *impl;
 	pthread_mutex_t lock; // for the count
 	pthread_cond_t idle;  // it is 0
 	unsigned calls;	      // under way
@@ -155,6 +161,7 @@ struct orbit_task {
 	const liborbit::Backend *backend;
 	unsigned generation;
 	int fd;
+	void *impl;
 	bool interruptible;
 	bool reported; // how it failed
 	std::uint64_t number;

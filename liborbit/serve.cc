@@ -7,12 +7,14 @@
 #include "internal.h"
 
 #include "syscall.h"
+#include "warden.h"
 
 #include <unistd.h>
 
 namespace liborbit {
 
 ORBIT_STATE int server_fd = -1;
+ORBIT_STATE const Backend *serving_backend = &kernel_backend;
 
 void serve(int fd, void *arg, std::size_t arg_room)
 {
@@ -34,6 +36,15 @@ void serve(int fd, void *arg, std::size_t arg_room)
 
 		args.value = entry(arg, args.arg_size);
 	}
+}
+
+// For the portable backend, whose loop is elsewhere.
+std::uint64_t run_task(orbit_entry entry, const void *arg, std::size_t arg_size)
+{
+	const std::uint64_t value = entry(arg, arg_size);
+
+	asm volatile(""); // no tail call: this frame has to be there
+	return value;
 }
 
 } // namespace liborbit

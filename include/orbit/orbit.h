@@ -86,14 +86,27 @@ typedef uint64_t (*orbit_entry)(const void *arg, size_t arg_size);
 
 /* ---- Can this system run orbits? ---------------------------------------- */
 
+/* struct orbit_probe_info.features, besides those of <orbit/abi.h> */
+
+/* A snapshot is one cut, whatever other threads write meanwhile.  Without it that
+ * holds for writes that a lock orders: if the caller holds the lock that writers
+ * hold, until orbit_call_async() has returned.  Of a page that others write to
+ * during the call the task sees what it held at some moment of the call. */
+#define ORBIT_FEATURE_CUT (1ULL << 32)
+/* System calls can write to pools, as read() does with a buffer there.  Without it
+ * they fail with EFAULT for a page that was not written to since the last call. */
+#define ORBIT_FEATURE_IO (1ULL << 33)
+/* ORBIT_INHERIT_LITTLE. */
+#define ORBIT_FEATURE_LITTLE (1ULL << 34)
+
 /**
  * struct orbit_probe_info - what orbit_probe() found
  * @size: Set to sizeof by the caller.
  * @abi: Level of the kernel's interface, 0 if it has none.
  * @max_pools: How many pools one call may name.
  * @max_arg: How many argument bytes one call may carry.
- * @features: ORBIT_FEATURE_*, see <orbit/abi.h>.
- * @backend: What carries the orbits: "kernel", or "none".
+ * @features: ORBIT_FEATURE_*, see <orbit/abi.h> and above.
+ * @backend: What carries the orbits: "kernel", "portable", or "none".
  * @reason: A sentence for people: what works, or why it does not.
  * @advice: A sentence for people: what to do about it; empty if it works.
  *
@@ -116,12 +129,42 @@ struct orbit_probe_info {
  *
  * Changes nothing, and is safe on a kernel that knows nothing of orbits.
  *
+ * It tells about the backend that is used, or would be: see orbit_use_backend().
+ *
  * Returns 0 if orbits work.  -ENOSYS: this kernel has no orbits.  -EPERM or
  * -EACCES: a filter (seccomp, as in containers) refuses the system calls.
  * -EPROTONOSUPPORT: the kernel's interface is of another level than this
- * library's.  -EINVAL: @out->size makes no sense.
+ * library's.  -ENOTSUP: ORBIT_TRACKER asks for what there is not.  -EINVAL:
+ * @out->size makes no sense.
  */
 ORBIT_API int orbit_probe(struct orbit_probe_info *out) ORBIT_NOTHROW;
+
+/**
+ * orbit_probe_backend() - the same about one of the backends
+ * @index: Which, from 0.
+ * @out: As for orbit_probe(); @out->backend is its name even if it does not work.
+ *	May be NULL.
+ *
+ * Returns as orbit_probe(), or -ENOENT: there are not that many.
+ */
+ORBIT_API int orbit_probe_backend(size_t index, struct orbit_probe_info *out) ORBIT_NOTHROW;
+
+/**
+ * orbit_use_backend() - choose what carries orbits
+ * @name: "kernel": the system calls of a patched kernel.  "portable": processes
+ *	and copies of changed pages, for other kernels.  "auto" or NULL: the first
+ *	of them that works.
+ *
+ * Without this call the environment variable ORBIT_BACKEND says which, and
+ * without that it is "auto".  The choice is for the life of the process: call this
+ * before pools and orbits are made.  With the portable backend, ORBIT_TRACKER=mprotect
+ * has changed pages found by a signal handler (ORBIT_FEATURE_CUT, and not
+ * ORBIT_FEATURE_IO); a thread that blocks SIGSEGV must not write to pools then.
+ *
+ * Returns 0.  -EINVAL: there is no such backend.  -EALREADY: another one is used.
+ * -EPERM: called in an orbit.
+ */
+ORBIT_API int orbit_use_backend(const char *name) ORBIT_NOTHROW;
 
 /**
  * orbit_window_reserve() - reserve the addresses that pools will lie in

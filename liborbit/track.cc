@@ -1,0 +1,619 @@
+// SPDX-License-Identifier: MIT
+#include "track.h"
+
+#include "internal.h"
+
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace liborbit {
+
+namespace {
+
+// ---- What the headers of older distributions lack ----------------------------------
+
+constexpr int uffd_user_mode_only = 1;
+constexpr std::uint64_t uffd_wp_shmem = 1 << 12;
+constexpr std::uint64_t uffd_wp_unpopulated = 1 << 13;
+constexpr std::uint64_t uffd_wp_async = 1 << 15;
+constexpr unsigned seal_future_write = 0x10;
+
+struct ScanArg {
+	std::uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	std::uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+struct ScanRegion {
+	std::uint64_t start, end, categories;
+};
+
+constexpr unsigned long pagemap_scan = _IOWR('f', 16, ScanArg);
+constexpr std::uint64_t scan_wp_matching = 1 << 0;
+constexpr std::uint64_t scan_check_wpasync = 1 << 1;
+constexpr std::uint64_t page_is_written = 1 << 1;
+
+// ---- State -------------------------------------------------------------------------------
+
+constexpr std::size_t scan_room = 1024;
+
+ORBIT_STATE Tracker chosen;    // once there is a pool
+ORBIT_STATE int uffd = -1;     // while there are pools,
+ORBIT_STATE int pagemap = -1;  // and both of use
+ORBIT_STATE Tracked *all;      // the pools
+ORBIT_STATE unsigned nr_pools; // how many
+ORBIT_STATE ScanRegion *regions;
+
+// For the handler. Its highest bit: a snapshot is being taken; otherwise how many handlers are
+// at work.
+ORBIT_STATE std::uint32_t gate;
+constexpr std::uint32_t closed = 1U << 31;
+
+ORBIT_STATE struct sigaction segv_before;
+ORBIT_STATE bool handler_installed;
+
+void futex_wait(std::uint32_t *word, std::uint32_t value)
+{
+	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+}
+
+void futex_wake(std::uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+}
+
+void *address_of(const Tracked *pool, std::uint32_t page)
+{
+	return reinterpret_cast<void *>(pool->start + page * page_size());
+}
+
+// ---- The list of changed pages ---------------------------------------------------------------
+
+void unlink_page(Tracked *pool, std::uint32_t page)
+{
+	TrackedPage &old = pool->pages[page];
+
+	if (!old.changed)
+		return;
+	if (old.newer)
+		pool->pages[old.newer - 1].older = old.older;
+	else
+		pool->newest = old.older;
+	if (old.older)
+		pool->pages[old.older - 1].newer = old.newer;
+}
+
+void mark(Tracked *pool, std::uint32_t page, std::uint64_t snapshot)
+{
+	TrackedPage &marked = pool->pages[page];
+
+	unlink_page(pool, page);
+	marked.changed = snapshot;
+	marked.newer = 0;
+	marked.older = pool->newest;
+	if (pool->newest)
+		pool->pages[pool->newest - 1].newer = page + 1;
+	pool->newest = page + 1;
+}
+
+// ---- userfaultfd -------------------------------------------------------------------------------
+
+int open_uffd()
+{
+	uffdio_api api{};
+	const int fd = static_cast<int>(
+		syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | uffd_user_mode_only));
+
+	if (fd < 0)
+		return -errno;
+	api.api = UFFD_API;
+	api.features = uffd_wp_async | uffd_wp_unpopulated | uffd_wp_shmem;
+	if (ioctl(fd, UFFDIO_API, &api)) {
+		const int err = -errno;
+
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+long scan(std::uintptr_t start, std::uintptr_t end, std::uintptr_t *walked)
+{
+	ScanArg arg{};
+
+	arg.size = sizeof(arg);
+	arg.flags = scan_wp_matching | scan_check_wpasync;
+	arg.start = start;
+	arg.end = end;
+	arg.vec = reinterpret_cast<std::uintptr_t>(regions);
+	arg.vec_len = scan_room;
+	arg.category_mask = page_is_written;
+	arg.return_mask = page_is_written;
+
+	const int count = ioctl(pagemap, pagemap_scan, &arg);
+
+	*walked = arg.walk_end;
+	return count < 0 ? -errno : count;
+}
+
+// Ask whether the kernel can do it at all; nothing is kept.
+int try_uffd()
+{
+	const int fd = open_uffd();
+
+	if (fd < 0)
+		return fd;
+
+	const int map = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int err = map < 0 ? -errno : 0;
+	ScanArg arg{};
+
+	arg.size = sizeof(arg);
+	arg.return_mask = page_is_written;
+	if (!err && ioctl(map, pagemap_scan, &arg) < 0 && errno != EINVAL)
+		err = -errno;
+	if (map >= 0)
+		close(map);
+	close(fd);
+	return err;
+}
+
+int start_uffd()
+{
+	uffd = open_uffd();
+	if (uffd < 0)
+		return uffd;
+	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	regions = static_cast<ScanRegion *>(malloc(scan_room * sizeof(ScanRegion)));
+	if (pagemap >= 0 && regions)
+		return 0;
+
+	const int err = pagemap < 0 ? -errno : -ENOMEM;
+
+	close(uffd);
+	uffd = -1;
+	if (pagemap >= 0)
+		close(pagemap);
+	pagemap = -1;
+	free(regions);
+	regions = nullptr;
+	return err;
+}
+
+int protect_by_uffd(const Tracked *pool)
+{
+	uffdio_register wanted{};
+
+	wanted.range.start = pool->start;
+	wanted.range.len = pool->nr_pages * page_size();
+	wanted.mode = UFFDIO_REGISTER_MODE_WP;
+	return ioctl(uffd, UFFDIO_REGISTER, &wanted) ? -errno : 0;
+}
+
+// What the scan says of a range without page tables is that it was written to. Pages that were
+// never touched have no place in the file. A few are not worth asking for.
+long mark_region(Tracked *pool, std::uint32_t first, std::uint32_t end, std::uint64_t snapshot)
+{
+	constexpr std::uint32_t few = 4;
+	const auto bytes = static_cast<off_t>(page_size());
+	long count = 0;
+
+	while (first < end) {
+		std::uint32_t last = end;
+
+		if (end - first > few) {
+			const off_t data = lseek(pool->memory, first * bytes, SEEK_DATA);
+
+			if (data < 0 && errno == ENXIO)
+				break;
+			if (data >= 0) {
+				if (data >= end * bytes)
+					break;
+				first = static_cast<std::uint32_t>(data / bytes);
+
+				const off_t hole = lseek(pool->memory, data, SEEK_HOLE);
+
+				if (hole >= 0 && hole < end * bytes)
+					last = static_cast<std::uint32_t>((hole + bytes - 1) / bytes);
+			}
+		}
+		// From the end: so they are in the list in their order.
+		for (std::uint32_t page = last; page-- > first; count++)
+			mark(pool, page, snapshot);
+		first = last;
+	}
+	return count;
+}
+
+long look_by_uffd(Tracked *pool, std::uint32_t first, std::uint32_t count, std::uint64_t snapshot)
+{
+	std::uintptr_t from = pool->start + first * page_size();
+	const std::uintptr_t end = from + count * page_size();
+	long total = 0;
+
+	while (from < end) {
+		std::uintptr_t walked = end;
+		const long found = scan(from, end, &walked);
+
+		if (found < 0)
+			return found == -EINTR ? 0 : found;
+		for (long i = found; i-- > 0;)
+			total += mark_region(
+				pool,
+				static_cast<std::uint32_t>((regions[i].start - pool->start) / page_size()),
+				static_cast<std::uint32_t>((regions[i].end - pool->start) / page_size()),
+				snapshot);
+		if (walked <= from)
+			break;
+		from = walked;
+	}
+	return total;
+}
+
+// ---- mprotect ------------------------------------------------------------------------------------
+
+void enter_gate()
+{
+	std::uint32_t seen = __atomic_load_n(&gate, __ATOMIC_RELAXED);
+
+	for (;;) {
+		if (seen & closed) {
+			futex_wait(&gate, seen);
+			seen = __atomic_load_n(&gate, __ATOMIC_RELAXED);
+		} else if (__atomic_compare_exchange_n(&gate, &seen, seen + 1, false, __ATOMIC_ACQUIRE,
+						       __ATOMIC_RELAXED)) {
+			return;
+		}
+	}
+}
+
+void leave_gate()
+{
+	if (__atomic_sub_fetch(&gate, 1, __ATOMIC_RELEASE) == closed)
+		futex_wake(&gate);
+}
+
+// A write to a page that is read-only, or was a moment ago. Was it that?
+bool allow_write(std::uintptr_t at)
+{
+	Tracked *pool = all;
+	bool ours = false;
+
+	enter_gate();
+	while (pool && at - pool->start >= pool->nr_pages * page_size())
+		pool = pool->next;
+	if (pool) {
+		const auto page = static_cast<std::uint32_t>((at - pool->start) / page_size());
+
+		ours = true;
+		if (!__atomic_exchange_n(&pool->writable[page], 1, __ATOMIC_ACQ_REL)) {
+			pool->written[__atomic_fetch_add(&pool->nr_written, 1, __ATOMIC_ACQ_REL)] = page;
+			// No mapping left to tell this page from its neighbours.
+			if (mprotect(address_of(pool, page), page_size(), PROT_READ | PROT_WRITE)) {
+				__atomic_store_n(&pool->all_written, true, __ATOMIC_RELEASE);
+				ours = !mprotect(reinterpret_cast<void *>(pool->start),
+						 pool->nr_pages * page_size(), PROT_READ | PROT_WRITE);
+			}
+		}
+	}
+	leave_gate();
+	return ours;
+}
+
+// What the application had in place.
+void chain(int signal, siginfo_t *info, void *context)
+{
+	if (segv_before.sa_flags & SA_SIGINFO) {
+		segv_before.sa_sigaction(signal, info, context);
+	} else if (segv_before.sa_handler == SIG_DFL ||
+		   (segv_before.sa_handler == SIG_IGN && info->si_code > 0)) {
+		struct sigaction by_default = {};
+
+		sigaction(signal, &by_default, nullptr);
+		// A fault occurs again; what somebody sent has to be sent again.
+		if (info->si_code <= 0)
+			syscall(SYS_tgkill, getpid(), gettid(), signal);
+	} else if (segv_before.sa_handler != SIG_IGN) {
+		segv_before.sa_handler(signal);
+	}
+}
+
+void on_fault(int signal, siginfo_t *info, void *context)
+{
+	const int saved = errno;
+	const bool ours = info->si_code == SEGV_ACCERR &&
+			  allow_write(reinterpret_cast<std::uintptr_t>(info->si_addr));
+
+	errno = saved;
+	if (!ours)
+		chain(signal, info, context);
+}
+
+int start_mprotect()
+{
+	struct sigaction action = {};
+
+	if (handler_installed)
+		return 0;
+	action.sa_sigaction = on_fault;
+	action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+	if (sigaction(SIGSEGV, &action, &segv_before))
+		return -errno;
+	handler_installed = true;
+	return 0;
+}
+
+// One snapshot after the other takes what is in the list of written pages, and leaves those that
+// it does not look at.
+long look_by_mprotect(Tracked *pool, std::uint32_t first, std::uint32_t count, std::uint64_t snapshot)
+{
+	const std::uint32_t end = first + count;
+	std::uint32_t kept = 0;
+	long total = 0;
+
+	if (pool->all_written) {
+		// All that there is, for good measure.
+		total = mark_region(pool, 0, pool->nr_pages, snapshot);
+		std::memset(pool->writable, 0, pool->nr_pages);
+		if (mprotect(reinterpret_cast<void *>(pool->start), pool->nr_pages * page_size(), PROT_READ))
+			return -errno;
+		pool->all_written = false;
+		pool->nr_written = 0;
+		return total;
+	}
+	for (std::uint32_t i = 0; i < pool->nr_written; i++) {
+		const std::uint32_t page = pool->written[i];
+
+		if (page < first || page >= end ||
+		    mprotect(address_of(pool, page), page_size(), PROT_READ)) {
+			pool->written[kept++] = page;
+			if (page >= first && page < end) {
+				// Still writable, so it changes with every snapshot.
+				mark(pool, page, snapshot);
+				total++;
+			}
+			continue;
+		}
+		pool->writable[page] = 0;
+		mark(pool, page, snapshot);
+		total++;
+	}
+	pool->nr_written = kept;
+	return total;
+}
+
+int allocate_written(Tracked *pool)
+{
+	const std::size_t bytes = pool->nr_pages * (sizeof(*pool->written) + sizeof(*pool->writable));
+	void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return -ENOMEM;
+	pool->written = static_cast<std::uint32_t *>(memory);
+	pool->writable = reinterpret_cast<std::uint8_t *>(pool->written + pool->nr_pages);
+	return 0;
+}
+
+} // namespace
+
+// ---- Both ----------------------------------------------------------------------------------------
+
+Tracker choose_tracker(const char **why)
+{
+	const char *wanted = secure_getenv("ORBIT_TRACKER");
+
+	*why = "";
+	if (chosen != Tracker::none)
+		return chosen;
+	if (wanted && !std::strcmp(wanted, "mprotect"))
+		return Tracker::mprotect;
+
+	const int err = try_uffd();
+
+	if (!err)
+		return Tracker::userfaultfd;
+	if (wanted && !std::strcmp(wanted, "userfaultfd")) {
+		*why = "ORBIT_TRACKER asks for userfaultfd, which this kernel lacks or forbids.";
+		return Tracker::none;
+	}
+	*why = err == -EPERM || err == -EACCES ? "userfaultfd or /proc/self/pagemap is forbidden here" :
+						 "this kernel has no asynchronous write protection";
+	return Tracker::mprotect;
+}
+
+namespace {
+
+int make_memory(Tracked *pool, const char *name)
+{
+	char text[64];
+	void *const start = reinterpret_cast<void *>(pool->start);
+	const std::size_t bytes = pool->nr_pages * page_size();
+
+	std::snprintf(text, sizeof(text), "orbit-pool:%s", name);
+	pool->memory = memfd_create(text, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (pool->memory < 0)
+		return -errno;
+	if (ftruncate(pool->memory, static_cast<off_t>(bytes)))
+		return -errno;
+	if (mmap(start, bytes, chosen == Tracker::mprotect ? PROT_READ : PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED, pool->memory, 0) == MAP_FAILED)
+		return -errno;
+	// From now on nobody else can map it for writing, or punch holes that would go unnoticed.
+	if (fcntl(pool->memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | seal_future_write | F_SEAL_SEAL))
+		return -errno;
+	return madvise(start, bytes, MADV_DONTFORK) ? -errno : 0;
+}
+
+int begin_tracking(Tracked *pool)
+{
+	const std::size_t bytes = pool->nr_pages * sizeof(TrackedPage);
+	void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return -ENOMEM;
+	pool->pages = static_cast<TrackedPage *>(memory);
+	return chosen == Tracker::mprotect ? allocate_written(pool) : 0;
+}
+
+int start_tracking()
+{
+	const char *why;
+
+	chosen = choose_tracker(&why);
+
+	const int err = chosen == Tracker::userfaultfd ? start_uffd() :
+			chosen == Tracker::mprotect    ? start_mprotect() :
+							 -ENOSYS;
+
+	if (err)
+		chosen = Tracker::none;
+	return err;
+}
+
+void stop_tracking()
+{
+	if (uffd >= 0)
+		close(uffd);
+	if (pagemap >= 0)
+		close(pagemap);
+	free(regions);
+	regions = nullptr;
+	uffd = pagemap = -1;
+	chosen = Tracker::none;
+}
+
+void release(Tracked *pool)
+{
+	if (pool->memory >= 0)
+		close(pool->memory);
+	if (pool->pages)
+		munmap(pool->pages, pool->nr_pages * sizeof(TrackedPage));
+	if (pool->written)
+		munmap(pool->written,
+		       pool->nr_pages * (sizeof(*pool->written) + sizeof(*pool->writable)));
+	*pool = {};
+	pool->memory = -1;
+}
+
+} // namespace
+
+int track(Tracked *pool, const Range &range, const char *name)
+{
+	*pool = {};
+	pool->memory = -1;
+	if (range.bytes / page_size() >= UINT32_MAX)
+		return -ENOMEM;
+	if (!nr_pools)
+		if (const int err = start_tracking())
+			return err;
+	pool->start = range.start;
+	pool->nr_pages = static_cast<std::uint32_t>(range.bytes / page_size());
+
+	int err = begin_tracking(pool);
+
+	if (!err)
+		err = make_memory(pool, name);
+	if (!err && chosen == Tracker::userfaultfd)
+		err = protect_by_uffd(pool);
+	if (err) {
+		release(pool);
+		if (!nr_pools)
+			stop_tracking();
+		return err;
+	}
+	// Handlers may be looking for a pool.
+	close_pools();
+	pool->next = all;
+	all = pool;
+	nr_pools++;
+	open_pools();
+	return 0;
+}
+
+void untrack(Tracked *pool)
+{
+	Tracked **link = &all;
+
+	close_pools();
+	while (*link && *link != pool)
+		link = &(*link)->next;
+	if (*link) {
+		*link = pool->next;
+		nr_pools--;
+	}
+	open_pools();
+	release(pool);
+	if (!nr_pools)
+		stop_tracking();
+}
+
+long look(Tracked *pool, std::uint32_t first, std::uint32_t count, std::uint64_t snapshot)
+{
+	return chosen == Tracker::userfaultfd ? look_by_uffd(pool, first, count, snapshot) :
+						look_by_mprotect(pool, first, count, snapshot);
+}
+
+void close_pools()
+{
+	std::uint32_t seen;
+
+	if (!handler_installed)
+		return;
+	seen = __atomic_or_fetch(&gate, closed, __ATOMIC_ACQ_REL);
+	while (seen != closed) {
+		futex_wait(&gate, seen);
+		seen = __atomic_load_n(&gate, __ATOMIC_ACQUIRE);
+	}
+}
+
+void open_pools()
+{
+	if (!handler_installed)
+		return;
+	__atomic_and_fetch(&gate, ~closed, __ATOMIC_RELEASE);
+	futex_wake(&gate);
+}
+
+void forget_tracking()
+{
+	for (Tracked *pool = all; pool; pool = pool->next)
+		if (pool->memory >= 0) {
+			close(pool->memory);
+			pool->memory = -1;
+		}
+	all = nullptr;
+	nr_pools = 0;
+	gate = 0;
+	stop_tracking();
+}
+
+// Not by memcpy(): that another thread writes meanwhile is no mistake, and TSan need not know.
+[[gnu::no_sanitize("thread", "address")]] void copy_page(void *to, const void *from)
+{
+#if defined(__x86_64__)
+	std::size_t words = page_size() / 8;
+
+	asm volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+#else
+	auto *target = static_cast<std::uint64_t *>(to);
+	const auto *source = static_cast<const std::uint64_t *>(from);
+
+	for (std::size_t i = 0; i < page_size() / 8; i++)
+		target[i] = __atomic_load_n(source + i, __ATOMIC_RELAXED);
+#endif
+}
+
+} // namespace liborbit

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+//
+// For the portable backend: the memory of pools, and which of its pages the main program has
+// written to.
+//
+// The kernel tells by asynchronous write protection (userfaultfd, since 6.7), without a fault
+// that the program could notice. Where that is missing or forbidden, pages are made read-only
+// and a SIGSEGV handler notes the first write to each. That also stops writers for as long as
+// a snapshot is taken; but a system call that writes to a page which is read-only fails with
+// EFAULT, and a thread that blocks SIGSEGV must not write to pools.
+//
+// But for the handler everything here is called under one lock, snapshot_lock of portable.cc.
+#ifndef LIBORBIT_TRACK_H
+#define LIBORBIT_TRACK_H
+
+#include "window.h"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace liborbit {
+
+// A page of a pool. Those that have changed since the pool was made are linked, the one that was
+// found last first.
+struct TrackedPage {
+	std::uint64_t changed; // the snapshot that found it changed last; 0: none
+	std::uint32_t older;   // its neighbours in the list, plus one; 0: none
+	std::uint32_t newer;
+};
+
+// A pool's memory in the main program.
+struct Tracked {
+	std::uintptr_t start;
+	std::uint32_t nr_pages;
+	int memory; // a file, mapped there
+	std::uint32_t newest; // plus one; 0: none
+	TrackedPage *pages;
+
+	// For mprotect.
+	std::uint8_t *writable;	  // for each page; 2: all of it is
+	std::uint32_t *written;	  // which were made writable since the last look
+	std::uint32_t nr_written; // how many
+	bool all_written;	  // and could not be told apart
+	Tracked *next;		  // all that there are
+};
+
+enum class Tracker {
+	none,
+	userfaultfd,
+	mprotect,
+};
+
+// The way that will be used, or is; none if there is none, and why.
+Tracker choose_tracker(const char **why);
+
+// Map the memory of a pool over its range, which is reserved. 0 or -errno.
+int track(Tracked *pool, const Range &range, const char *name);
+// The opposite, but for the mapping.
+void untrack(Tracked *pool);
+
+// Find the pages in a part of a pool that were written to since the last look at them, give them
+// the number of a snapshot, and put them in front of the list. Returns how many, or -errno.
+long look(Tracked *pool, std::uint32_t first, std::uint32_t count, std::uint64_t snapshot);
+
+// While a snapshot is taken: nobody writes to pools, where that can be had. The thread that
+// closed them must not write to them either.
+void close_pools();
+void open_pools();
+
+// In a forked child, which has no pools.
+void forget_tracking();
+
+// Copy a page, which another thread may be writing to.
+void copy_page(void *to, const void *from);
+
+} // namespace liborbit
+
+#endif // LIBORBIT_TRACK_H

@@ -1,0 +1,794 @@
+// SPDX-License-Identifier: MIT
+#include "warden.h"
+
+#include "process.h"
+#include "wire.h"
+
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace liborbit {
+
+namespace {
+
+// ---- The orbit's process ------------------------------------------------------------------
+
+// All of it is this process's own; a task that overwrites it harms only its orbit.
+struct Server {
+	int socket;
+	pid_t thread;
+	FromOrbit *to_main;
+	const FromMain *from_main;
+	bool few_files, little_memory;
+	// Of the running task.
+	bool receivable;
+	std::uint64_t number;
+	std::uint64_t update_limit, sent;
+	std::size_t nr_visible;
+	Visible visible[ORBIT_MAX_POOLS];
+};
+
+ORBIT_STATE Server *server;
+
+// The way a fault tells where it was. The signal then does what it would have done.
+void on_fault(int signal, siginfo_t *info, void *)
+{
+	struct sigaction by_default = {};
+
+	if (info->si_code > 0) {
+		server->to_main->address = reinterpret_cast<std::uintptr_t>(info->si_addr);
+		server->to_main->faulted = static_cast<std::uint64_t>(signal);
+	}
+	sigaction(signal, &by_default, nullptr);
+	// A fault occurs again; what somebody sent has to be sent again.
+	if (info->si_code <= 0)
+		syscall(SYS_tgkill, getpid(), gettid(), signal);
+}
+
+void *map_memory(std::size_t bytes)
+{
+	void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return memory == MAP_FAILED ? nullptr : memory;
+}
+
+int catch_faults()
+{
+	constexpr std::size_t stack_bytes = 64 << 10;
+	struct sigaction action = {};
+	stack_t stack{};
+
+	stack.ss_size = stack_bytes;
+	stack.ss_sp = map_memory(stack_bytes);
+	if (!stack.ss_sp)
+		return -ENOMEM;
+	if (sigaltstack(&stack, nullptr))
+		return -errno;
+	action.sa_sigaction = on_fault;
+	action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+	return sigaction(SIGSEGV, &action, nullptr) || sigaction(SIGBUS, &action, nullptr) ? -errno : 0;
+}
+
+// One descriptor more than the task may have: to receive a pool with, or to read a file of /proc.
+class SpareFile {
+public:
+	SpareFile() { set(true); }
+	SpareFile(const SpareFile &) = delete;
+	~SpareFile() { set(false); }
+
+private:
+	static void set(bool spare)
+	{
+		rlimit limit;
+
+		if (!server->few_files || getrlimit(RLIMIT_NOFILE, &limit) || !limit.rlim_max)
+			return;
+		limit.rlim_cur = spare ? limit.rlim_max : limit.rlim_max - 1;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+};
+
+int limit_files(std::uint32_t nr_files)
+{
+	const rlimit limit = {nr_files, nr_files + rlim_t{1}};
+
+	if (!nr_files)
+		return 0;
+	if (static_cast<rlim_t>(server->socket) >= limit.rlim_cur)
+		return -EMFILE;
+	server->few_files = true;
+	return setrlimit(RLIMIT_NOFILE, &limit) ? -errno : 0;
+}
+
+// malloc() fails past this. Pools lie at addresses that are in use already.
+int limit_memory(std::uint64_t more)
+{
+	std::uint64_t now = 0;
+
+	if (!more)
+		return 0;
+	anonymous_memory(getpid(), &now);
+	server->little_memory = true;
+	if (!now || more > RLIM_INFINITY - 1 - now)
+		return 0;
+
+	const rlimit limit = {now + more, now + more};
+
+	return setrlimit(RLIMIT_AS, &limit) ? -errno : 0;
+}
+
+int map_piece(const MapPiece &piece, int fd)
+{
+	void *const start = reinterpret_cast<void *>(piece.start);
+	const int fixed = MAP_PRIVATE | MAP_FIXED;
+
+	if (!piece.has_file)
+		return mmap(start, piece.bytes, PROT_NONE, fixed | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) ==
+				       MAP_FAILED ?
+			       -errno :
+			       0;
+	// What cannot be seen lies beyond the end of the file: that raises SIGBUS.
+	if (piece.from || piece.length != piece.bytes)
+		if (mmap(start, piece.bytes, PROT_READ | PROT_WRITE, fixed | MAP_NORESERVE, fd,
+			 static_cast<off_t>(piece.bytes)) == MAP_FAILED)
+			return -errno;
+	if (piece.length && mmap(reinterpret_cast<void *>(piece.start + piece.from), piece.length,
+				 PROT_READ | PROT_WRITE, fixed | MAP_NORESERVE, fd,
+				 static_cast<off_t>(piece.from)) == MAP_FAILED)
+		return -errno;
+	return 0;
+}
+
+int map_pieces(const MapMessage *message, const int *fds, std::size_t nr_fds)
+{
+	std::size_t next = 0;
+	int err = 0;
+
+	for (std::uint32_t i = 0; i < message->count && i < max_pieces && !err; i++) {
+		const MapPiece &piece = message->pieces[i];
+
+		if (piece.has_file && next == nr_fds)
+			err = -EMFILE;
+		else
+			err = map_piece(piece, piece.has_file ? fds[next++] : -1);
+	}
+	for (std::size_t i = 0; i < nr_fds; i++)
+		close(fds[i]);
+	return err;
+}
+
+// ---- Which pages the task has written to
+
+struct ScanArg {
+	std::uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	std::uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+struct ScanRegion {
+	std::uint64_t start, end, categories;
+};
+
+constexpr unsigned long pagemap_scan = _IOWR('f', 16, ScanArg);
+constexpr std::uint64_t page_is_file = 1 << 2, page_is_present = 1 << 3, page_is_swapped = 1 << 4;
+
+// A view is a private mapping of a file: what was written to is not the file's. Set the first
+// such range from a place on. 1: there is one. 0: there is none. Otherwise -errno.
+int find_written(int pagemap, std::uint64_t from, std::uint64_t end, Visible *found)
+{
+	ScanArg arg{};
+	ScanRegion region{};
+
+	arg.size = sizeof(arg);
+	arg.start = from;
+	arg.end = end;
+	arg.vec = reinterpret_cast<std::uintptr_t>(&region);
+	arg.vec_len = 1;
+	arg.category_inverted = page_is_file;
+	arg.category_mask = page_is_file;
+	arg.category_anyof_mask = page_is_present | page_is_swapped;
+	arg.return_mask = page_is_file;
+
+	const int count = ioctl(pagemap, pagemap_scan, &arg);
+
+	if (count >= 0) {
+		*found = {region.start, region.end};
+		return count;
+	}
+	if (errno != ENOTTY && errno != EINVAL)
+		return -errno;
+
+	// Before Linux 6.7.
+	const std::uint64_t bytes = page_size();
+	bool any = false;
+
+	for (std::uint64_t at = from; at < end; at += bytes) {
+		std::uint64_t entry = 0;
+		const bool is_file = 1;
+
+		if (pread(pagemap, &entry, sizeof(entry), static_cast<off_t>(at / bytes * sizeof(entry))) !=
+		    sizeof(entry))
+			return -EIO;
+		if (entry >> 62 && (entry >> 61 & 1) != is_file) {
+			if (!any)
+				found->start = at;
+			any = true;
+			found->end = at + bytes;
+		} else if (any) {
+			break;
+		}
+	}
+	return any;
+}
+
+int open_pagemap()
+{
+	const SpareFile spare;
+
+	return open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+}
+
+void drop(std::uint64_t start, std::uint64_t end)
+{
+	madvise(reinterpret_cast<void *>(start), end - start, MADV_DONTNEED);
+}
+
+// What the task wrote is gone at the next.
+void drop_written()
+{
+	const int pagemap = server->nr_visible ? open_pagemap() : -1;
+
+	for (std::size_t i = 0; i < server->nr_visible; i++) {
+		const Visible &view = server->visible[i];
+		Visible written = {view.start, view.start};
+		int more = pagemap >= 0 ? 1 : -1;
+
+		while (more > 0) {
+			more = find_written(pagemap, written.end, view.end, &written);
+			if (more > 0)
+				drop(written.start, written.end);
+		}
+		if (more < 0)
+			drop(view.start, view.end);
+	}
+	if (pagemap >= 0)
+		close(pagemap);
+	server->nr_visible = 0;
+}
+
+// ---- Updates
+
+struct Part {
+	const void *data;
+	std::size_t bytes;
+};
+
+// The first message has the head, and each up to one chunk.
+int send_parts(const UpdateMessage &head, const Part *parts, std::size_t count)
+{
+	bool first = true;
+	int err = 0;
+
+	for (std::size_t i = 0; i < count && !err; i++) {
+		const char *data = static_cast<const char *>(parts[i].data);
+		std::size_t left = parts[i].bytes;
+
+		while ((left || (first && i + 1 == count)) && !err) {
+			const MoreMessage more = {Tell::more, 0};
+			const std::size_t chunk = left < max_chunk ? left : max_chunk;
+
+			err = first ? tell(server->socket, &head, sizeof(head), data, chunk, nullptr, 0, 0) :
+				      tell(server->socket, &more, sizeof(more), data, chunk, nullptr, 0, 0);
+			if (err && !first) {
+				const MoreMessage broken_off = {Tell::more, 1};
+
+				tell(server->socket, &broken_off, sizeof(broken_off), nullptr, 0, nullptr, 0, 0);
+			}
+			first = false;
+			data += chunk;
+			left -= chunk;
+		}
+	}
+	return err;
+}
+
+bool has_room(std::uint64_t bytes)
+{
+	const std::uint64_t received = __atomic_load_n(&server->from_main->received, __ATOMIC_ACQUIRE);
+	const std::uint64_t kept = server->sent - received;
+
+	return kept <= server->update_limit && bytes <= server->update_limit - kept;
+}
+
+int send_bytes(const UpdateMessage &head, const void *data, std::size_t bytes)
+{
+	const Part part = {data, bytes};
+	const std::uint64_t charge = bytes ? bytes : 1;
+
+	if (!has_room(charge))
+		return -ENOSPC;
+
+	const int err = send_parts(head, &part, 1);
+
+	if (!err)
+		server->sent += charge;
+	return err;
+}
+
+int send_written(UpdateMessage head, const Visible &view, int pagemap, orbit_page_range *ranges, Part *parts)
+{
+	const std::uint64_t end = head.target + head.bytes;
+	Visible written = {head.target, head.target};
+	std::uint64_t bytes = 0;
+	int more;
+
+	while ((more = find_written(pagemap, written.end, end, &written)) > 0) {
+		const std::uint64_t length = written.end - written.start;
+
+		ranges[head.nr_ranges] = {written.start - view.start, length};
+		parts[++head.nr_ranges] = {reinterpret_cast<void *>(written.start), length};
+		bytes += length;
+	}
+	if (more < 0)
+		return more;
+	if (!has_room(bytes ? bytes : 1))
+		return -ENOSPC;
+	parts[0] = {ranges, head.nr_ranges * sizeof(*ranges)};
+	head.bytes = bytes + parts[0].bytes;
+	if (const int err = send_parts(head, parts, head.nr_ranges + 1))
+		return err;
+	server->sent += bytes ? bytes : 1;
+	// The task sees the snapshot there again.
+	for (std::uint32_t i = 1; i <= head.nr_ranges; i++)
+		madvise(const_cast<void *>(parts[i].data), parts[i].bytes, MADV_DONTNEED);
+	return 0;
+}
+
+int send_pages(UpdateMessage head, std::size_t bytes)
+{
+	const Visible *view = server->visible;
+	const Visible *const last = view + server->nr_visible;
+
+	if (((head.target | bytes) & (page_size() - 1)) || !bytes)
+		return -EINVAL;
+	while (view != last && !(head.target >= view->start && head.target < view->end &&
+				 bytes <= view->end - head.target))
+		view++;
+	if (view == last)
+		return -ENXIO;
+	head.place = static_cast<std::uint32_t>(view - server->visible);
+	head.bytes = bytes;
+
+	const int pagemap = open_pagemap();
+	const std::size_t most = bytes / page_size() / 2 + 2; // ranges, for no two touch
+	const std::size_t room = most * (sizeof(orbit_page_range) + sizeof(Part));
+	void *const scratch = pagemap < 0 ? nullptr : map_memory(room);
+	int err = pagemap < 0 ? -errno : -ENOMEM;
+
+	if (scratch) {
+		auto *ranges = static_cast<orbit_page_range *>(scratch);
+
+		err = send_written(head, *view, pagemap, ranges, reinterpret_cast<Part *>(ranges + most));
+		munmap(scratch, room);
+	}
+	if (pagemap >= 0)
+		close(pagemap);
+	return err;
+}
+
+// ---- The loop
+
+ReturnMessage make_return(Tell what, std::uint64_t number, std::uint64_t value)
+{
+	ReturnMessage message = {what, 0, number, value, 0};
+
+	if (server->little_memory) {
+		const SpareFile spare;
+
+		message.anonymous = anonymous_memory(getpid(), nullptr);
+	}
+	return message;
+}
+
+void serve_task(const TaskMessage *task, void *arg)
+{
+	const auto *visible = reinterpret_cast<const Visible *>(task + 1);
+
+	server->number = task->number;
+	server->receivable = task->receivable;
+	server->update_limit = task->update_limit;
+	server->sent = 0;
+	server->nr_visible = task->nr_visible;
+	std::memcpy(server->visible, visible, task->nr_visible * sizeof(Visible));
+	std::memcpy(arg, visible + task->nr_visible, task->arg_size);
+
+	const std::uint64_t value =
+		run_task(reinterpret_cast<orbit_entry>(task->entry), arg, task->arg_size);
+	const ReturnMessage message = make_return(Tell::returned, task->number, value);
+
+	if (const int err = tell(server->socket, &message, sizeof(message), nullptr, 0, nullptr, 0, 0))
+		_exit(-err);
+	drop_written();
+}
+
+[[noreturn]] void serve_messages(void *buffer, void *arg)
+{
+	for (;;) {
+		int fds[max_pieces];
+		std::size_t nr_fds = max_pieces;
+		long got;
+
+		{
+			const SpareFile spare;
+
+			got = hear(server->socket, buffer, max_message, fds, &nr_fds, 0);
+		}
+		if (got <= 0)
+			_exit(got < 0 ? static_cast<int>(-got) : 0);
+
+		const Tell what = *static_cast<const Tell *>(buffer);
+
+		if (what == Tell::map) {
+			if (const int err = map_pieces(static_cast<const MapMessage *>(buffer), fds, nr_fds))
+				_exit(-err);
+		} else if (what == Tell::task) {
+			serve_task(static_cast<const TaskMessage *>(buffer), arg);
+		}
+	}
+}
+
+int share_pages(int shared)
+{
+	const std::size_t bytes = page_size();
+	void *ours = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, shared,
+			  static_cast<off_t>(bytes));
+	void *mains = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, shared, 0);
+
+	if (ours == MAP_FAILED || mains == MAP_FAILED)
+		return -errno;
+	server->to_main = static_cast<FromOrbit *>(ours);
+	server->from_main = static_cast<const FromMain *>(mains);
+	return 0;
+}
+
+// Returns only if it failed.
+int become_server(int socket, int shared, const WardenBirth &birth)
+{
+	sigset_t none;
+	// Mapped, not allocated, for an orbit that corrupts its heap to fail in its own code; and
+	// page-aligned, as promised to the task.
+	void *const arg = map_memory(ORBIT_MAX_ARG);
+	void *const buffer = map_memory(max_message);
+
+	server = static_cast<Server *>(map_memory(sizeof(Server)));
+	if (!arg || !buffer || !server)
+		return -ENOMEM;
+	close(birth.link);
+	close(birth.owner);
+	setsid(); // its group is its own, and not the warden's
+	// Not where tasks and libraries expect standard input, output or errors.
+	if (socket < 3) {
+		const int moved = fcntl(socket, F_DUPFD_CLOEXEC, 3);
+
+		if (moved < 0)
+			return -errno;
+		close(socket);
+		socket = moved;
+	}
+	server->socket = socket;
+	server->thread = gettid();
+
+	int err = share_pages(shared);
+
+	close(shared);
+	if (!err)
+		err = catch_faults();
+	if (!err)
+		err = limit_files(birth.nr_files);
+	if (!err)
+		err = limit_memory(birth.memory_limit);
+	if (err)
+		return err;
+	server_fd = socket;
+	serving_backend = &portable_backend;
+	sigemptyset(&none);
+	pthread_sigmask(SIG_SETMASK, &none, nullptr);
+
+	const ReturnMessage ready = make_return(Tell::ready, 0, 0);
+
+	err = tell(socket, &ready, sizeof(ready), nullptr, 0, nullptr, 0, 0);
+	if (err)
+		return err;
+	serve_messages(buffer, arg);
+}
+
+// ---- The warden --------------------------------------------------------------------------------
+
+struct Warden {
+	const WardenBirth *birth;
+	pid_t child;
+	int child_fd; // pidfd, or -1
+};
+
+void answer(const Warden &warden, const WardenMessage &message, int fd)
+{
+	tell(warden.birth->link, &message, sizeof(message), nullptr, 0, &fd, fd >= 0 ? 1 : 0, MSG_DONTWAIT);
+}
+
+int open_pidfd(pid_t pid)
+{
+	const long fd = syscall(SYS_pidfd_open, pid, 0);
+
+	return fd < 0 ? -errno : static_cast<int>(fd);
+}
+
+void spawn(Warden *warden, int *fds, std::size_t nr_fds)
+{
+	WardenMessage message{};
+
+	message.tell = Tell::spawned;
+	if (nr_fds != 2 || warden->child_fd >= 0) {
+		message.error = EINVAL;
+	} else {
+		// Nothing here runs besides, so there is nothing for fork handlers to do: they have run
+		// when this process was made.
+		const pid_t pid = _Fork();
+
+		if (!pid)
+			_exit(-become_server(fds[0], fds[1], *warden->birth));
+
+		const int fd = pid < 0 ? -errno : open_pidfd(pid);
+
+		if (fd < 0) {
+			message.error = -fd;
+			if (pid > 0) {
+				kill(pid, SIGKILL);
+				waitpid(pid, nullptr, 0);
+			}
+		} else {
+			message.pid = warden->child = pid;
+			warden->child_fd = fd;
+		}
+	}
+	for (std::size_t i = 0; i < nr_fds; i++)
+		close(fds[i]);
+	answer(*warden, message, warden->child_fd);
+}
+
+void tell_death(Warden *warden)
+{
+	WardenMessage message{};
+	siginfo_t info{};
+
+	if (waitid(P_PID, static_cast<id_t>(warden->child), &info, WEXITED))
+		return;
+	close(warden->child_fd);
+	warden->child_fd = -1;
+	message.tell = Tell::died;
+	message.pid = warden->child;
+	message.code = info.si_code;
+	message.status = info.si_status;
+	answer(*warden, message, -1);
+}
+
+[[noreturn]] void end_warden(const Warden &warden)
+{
+	if (warden.child_fd >= 0) {
+		kill(warden.child, SIGKILL);
+		waitpid(warden.child, nullptr, 0);
+	}
+	_exit(0);
+}
+
+[[noreturn]] void watch(const WardenBirth &birth)
+{
+	Warden warden = {&birth, 0, -1};
+
+	for (;;) {
+		pollfd fds[] = {{birth.link, POLLIN, 0}, {birth.owner, POLLIN, 0}, {warden.child_fd, POLLIN, 0}};
+
+		if (poll(fds, warden.child_fd >= 0 ? 3 : 2, -1) < 0)
+			continue;
+		if (warden.child_fd >= 0 && fds[2].revents)
+			tell_death(&warden);
+		if (fds[1].revents)
+			end_warden(warden); // main has ended
+		if (fds[0].revents) {
+			WardenMessage message{};
+			int received[2];
+			std::size_t count = 2;
+			const long got = hear(birth.link, &message, sizeof(message), received, &count, 0);
+
+			if (got == -EMFILE)
+				count = 0;
+			else if (got <= 0)
+				end_warden(warden); // so has the orbit, or main has called exec
+			spawn(&warden, received, count);
+		}
+	}
+}
+
+// The first choice when memory runs out, before the main program.
+void offer_to_oom_killer()
+{
+	const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (write(fd, "1000", 4) < 0)
+		log(ORBIT_LOG_DEBUG, "oom_score_adj cannot be raised");
+	close(fd);
+}
+
+// The process that forked this one shared its memory with the main program, and so had no area
+// for restartable sequences; the C library believes that it is registered.
+void restore_rseq()
+{
+#if defined(__GLIBC__) && defined(RSEQ_SIG)
+	if (__rseq_size)
+		syscall(SYS_rseq, static_cast<char *>(__builtin_thread_pointer()) + __rseq_offset, 32, 0,
+			RSEQ_SIG);
+#endif
+}
+
+[[noreturn]] void become_warden(const WardenBirth &wanted)
+{
+	WardenBirth birth = wanted;
+	Birth process{};
+	WardenMessage failed{};
+
+	in_orbit = true;
+	restore_rseq();
+	process.flags = birth.flags;
+	process.name = birth.name;
+	process.client = birth.link;
+	process.fds = birth.fds;
+	process.nr_fds = birth.nr_fds;
+	if (const int err = stand_alone(process)) {
+		failed.tell = Tell::spawned;
+		failed.error = -err;
+		tell(birth.link, &failed, sizeof(failed), nullptr, 0, nullptr, 0, MSG_DONTWAIT);
+		_exit(-err);
+	}
+	offer_to_oom_killer();
+	watch(birth);
+}
+
+// ---- The main program -----------------------------------------------------------------------------
+
+// A process between main and the warden. It runs in main's memory, on the stack of the thread that
+// waits for it, and ends at once, so the warden is an orphan from the beginning. fork() by the main
+// program itself would make a child whose end raises SIGCHLD.
+struct Between {
+	const WardenBirth *birth;
+	pid_t pid;
+	int error;
+};
+
+[[noreturn, gnu::noinline]] void run_between(Between *between)
+{
+	const pid_t pid = fork();
+
+	if (!pid)
+		become_warden(*between->birth);
+	between->pid = pid;
+	between->error = pid < 0 ? errno : 0;
+	for (;;)
+		syscall(SYS_exit_group, 0);
+}
+
+// vfork() without SIGCHLD. The child must not return from the function that called it.
+[[gnu::noinline]] pid_t start_between(Between *between)
+{
+	constexpr unsigned long flags = CLONE_VM | CLONE_VFORK;
+	long pid;
+
+#if defined(__x86_64__)
+	register long tls __asm__("r8") = 0;
+	register long tid __asm__("r10") = 0;
+
+	__asm__ volatile("syscall"
+			 : "=a"(pid)
+			 : "a"(SYS_clone), "D"(flags), "S"(0L), "d"(0L), "r"(tid), "r"(tls)
+			 : "rcx", "r11", "memory");
+#elif defined(__aarch64__)
+	register long number __asm__("x8") = SYS_clone;
+	register long x0 __asm__("x0") = flags;
+	register long x1 __asm__("x1") = 0;
+	register long x2 __asm__("x2") = 0;
+	register long x3 __asm__("x3") = 0;
+	register long x4 __asm__("x4") = 0;
+
+	__asm__ volatile("svc 0" : "+r"(x0) : "r"(number), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
+	pid = x0;
+#else
+	pid = -ENOSYS;
+#endif
+	if (!pid)
+		run_between(between);
+	return static_cast<pid_t>(pid);
+}
+
+} // namespace
+
+int start_warden(const WardenBirth &birth, pid_t *pid)
+{
+	sigset_t every, before;
+	Between between = {&birth, 0, 0};
+
+	// No handler of the application may run in either.
+	sigfillset(&every);
+	pthread_sigmask(SIG_SETMASK, &every, &before);
+
+	const pid_t child = start_between(&between);
+
+	if (child > 0) {
+		pid_t waited;
+
+		do {
+			waited = waitpid(child, nullptr, __WCLONE);
+		} while (waited < 0 && errno == EINTR);
+	}
+	pthread_sigmask(SIG_SETMASK, &before, nullptr);
+	if (child < 0)
+		return child;
+	*pid = between.pid;
+	return -between.error;
+}
+
+int send_update(orbit_update_kind kind, std::uint64_t target, const void *data, std::size_t length)
+{
+	UpdateMessage head{};
+
+	if (gettid() != server->thread)
+		return -EPERM;
+	if (!server->receivable)
+		return -EPIPE;
+	head.tell = Tell::update;
+	head.kind = kind;
+	head.number = server->number;
+	head.target = target;
+	head.bytes = length;
+	return kind == ORBIT_UPDATE_PAGES ? send_pages(head, length) : send_bytes(head, data, length);
+}
+
+std::uint64_t anonymous_memory(pid_t pid, std::uint64_t *addresses)
+{
+	char path[64], text[128];
+	unsigned long total = 0, resident = 0, shared = 0;
+
+	std::snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+
+	const int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+
+	const ssize_t got = read(fd, text, sizeof(text) - 1);
+
+	close(fd);
+	if (got <= 0)
+		return 0;
+	text[got] = '\0';
+	if (std::sscanf(text, "%lu %lu %lu", &total, &resident, &shared) != 3 || resident < shared)
+		return 0;
+	if (addresses)
+		*addresses = total * page_size();
+	return (resident - shared) * page_size();
+}
+
+} // namespace liborbit

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+#include "wire.h"
+
+#include <cerrno>
+#include <cstring>
+#include <sys/uio.h>
+#include <unistd.h>
+
+namespace liborbit {
+
+namespace {
+
+constexpr std::size_t max_fds = 2 * max_pieces;
+
+union Control {
+	char bytes[CMSG_SPACE(sizeof(int) * max_fds)];
+	cmsghdr align;
+};
+
+} // namespace
+
+int tell(int socket, const void *head, std::size_t head_bytes, const void *body, std::size_t body_bytes,
+	 const int *fds, std::size_t nr_fds, int flags)
+{
+	iovec parts[] = {{const_cast<void *>(head), head_bytes}, {const_cast<void *>(body), body_bytes}};
+	Control control;
+	msghdr message{};
+
+	message.msg_iov = parts;
+	message.msg_iovlen = body_bytes ? 2 : 1;
+	if (nr_fds) {
+		message.msg_control = &control;
+		message.msg_controllen = CMSG_SPACE(sizeof(int) * nr_fds);
+		std::memset(&control, 0, message.msg_controllen);
+
+		cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+		header->cmsg_level = SOL_SOCKET;
+		header->cmsg_type = SCM_RIGHTS;
+		header->cmsg_len = CMSG_LEN(sizeof(int) * nr_fds);
+		std::memcpy(CMSG_DATA(header), fds, sizeof(int) * nr_fds);
+	}
+	while (sendmsg(socket, &message, MSG_NOSIGNAL | flags) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+long hear(int socket, void *buffer, std::size_t room, int *fds, std::size_t *nr_fds, int flags)
+{
+	iovec data = {buffer, room};
+	const std::size_t wanted = *nr_fds;
+	Control control;
+	msghdr message{};
+	ssize_t got;
+
+	*nr_fds = 0;
+	message.msg_iov = &data;
+	message.msg_iovlen = 1;
+	message.msg_control = &control;
+	message.msg_controllen = sizeof(control);
+	do {
+		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | flags);
+	} while (got < 0 && errno == EINTR);
+	if (got < 0)
+		return -errno;
+	for (cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+			continue;
+
+		const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		for (std::size_t i = 0; i < count; i++) {
+			int fd;
+
+			std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+			if (*nr_fds < wanted)
+				fds[(*nr_fds)++] = fd;
+			else
+				close(fd);
+		}
+	}
+	if (message.msg_flags & MSG_CTRUNC) {
+		for (std::size_t i = 0; i < *nr_fds; i++)
+			close(fds[i]);
+		*nr_fds = 0;
+		return -EMFILE;
+	}
+	return got;
+}
+
+} // namespace liborbit
