@@ -675,8 +675,8 @@ void restore_rseq()
 // program itself would make a child whose end raises SIGCHLD.
 struct Between {
 	const WardenBirth *birth;
-	pid_t pid;
-	int error;
+	volatile pid_t pid; // written by a function that does not return, so to speak
+	volatile int error;
 };
 
 [[noreturn, gnu::noinline]] void run_between(Between *between)

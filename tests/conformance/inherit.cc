@@ -69,7 +69,12 @@ template <class T> orbit_range range_of(T &object)
 	return {&object, sizeof(object)};
 }
 
-TEST(InheritLittle, GlobalVariablesAreAsOfCreation)
+class InheritLittle : public testing::Test {
+protected:
+	void SetUp() override { NEEDS_FEATURE(ORBIT_FEATURE_LITTLE); }
+};
+
+TEST_F(InheritLittle, GlobalVariablesAreAsOfCreation)
 {
 	expect_main([] {
 		a_global = 2;
@@ -91,7 +96,7 @@ TEST(InheritLittle, GlobalVariablesAreAsOfCreation)
 	});
 }
 
-TEST(InheritLittle, TheHeapIsNotThere)
+TEST_F(InheritLittle, TheHeapIsNotThere)
 {
 	expect_main([] {
 		std::vector<int> heap(1 << 20, 7);
@@ -107,7 +112,7 @@ TEST(InheritLittle, TheHeapIsNotThere)
 	});
 }
 
-TEST(InheritLittle, CodeOfLibrariesWorks)
+TEST_F(InheritLittle, CodeOfLibrariesWorks)
 {
 	expect_main([] {
 		orbit::Orbit orbit = make_little();
@@ -130,7 +135,7 @@ TEST(InheritLittle, CodeOfLibrariesWorks)
 	});
 }
 
-TEST(InheritLittle, NamedRangesAreThere)
+TEST_F(InheritLittle, NamedRangesAreThere)
 {
 	expect_main([] {
 		const auto mapped = static_cast<int *>(mmap(nullptr, 8 * page, PROT_READ | PROT_WRITE,
@@ -161,7 +166,7 @@ TEST(InheritLittle, NamedRangesAreThere)
 }
 
 // An orbit's malloc() never hands out what main has named of its heap, however small.
-TEST(InheritLittle, TheTwoHeapsKeepApart)
+TEST_F(InheritLittle, TheTwoHeapsKeepApart)
 {
 	expect_main([] {
 		std::vector<unsigned char *> blocks;
@@ -207,7 +212,7 @@ TEST(InheritLittle, TheTwoHeapsKeepApart)
 	});
 }
 
-TEST(InheritLittle, NamedPartsOfTheStack)
+TEST_F(InheritLittle, NamedPartsOfTheStack)
 {
 	expect_main([] {
 		int local = 6; // above the frame of orbit_prepare()
@@ -235,7 +240,7 @@ TEST(InheritLittle, NamedPartsOfTheStack)
 	});
 }
 
-TEST(InheritLittle, PoolsWorkAsEver)
+TEST_F(InheritLittle, PoolsWorkAsEver)
 {
 	expect_main([] {
 		const orbit::Pool before = make_pool(4 * page);
@@ -264,7 +269,7 @@ TEST(InheritLittle, PoolsWorkAsEver)
 	});
 }
 
-TEST(InheritLittle, Restarts)
+TEST_F(InheritLittle, Restarts)
 {
 	expect_main([] {
 		const orbit::Pool pool = make_pool(page);
@@ -288,7 +293,7 @@ TEST(InheritLittle, Restarts)
 	});
 }
 
-TEST(InheritLittle, DescriptorsHaveTheirNumbers)
+TEST_F(InheritLittle, DescriptorsHaveTheirNumbers)
 {
 	expect_main([] {
 		Pipe pipe, other;
@@ -318,7 +323,7 @@ TEST(InheritLittle, DescriptorsHaveTheirNumbers)
 }
 
 // The seed does not keep a pipe open that main has closed.
-TEST(InheritLittle, TheSeedHoldsNoDescriptors)
+TEST_F(InheritLittle, TheSeedHoldsNoDescriptors)
 {
 	Pipe pipe, go;
 	OtherMain main([&] {
@@ -337,7 +342,7 @@ TEST(InheritLittle, TheSeedHoldsNoDescriptors)
 	EXPECT_EQ(main.wait(), 0);
 }
 
-TEST(InheritLittle, NoChildAndNoSignal)
+TEST_F(InheritLittle, NoChildAndNoSignal)
 {
 	expect_main([] {
 		static std::atomic<int> sigchlds{0};
@@ -357,7 +362,7 @@ TEST(InheritLittle, NoChildAndNoSignal)
 	});
 }
 
-TEST(InheritLittle, ItsProcessStandsForItself)
+TEST_F(InheritLittle, ItsProcessStandsForItself)
 {
 	expect_main([] {
 		sigset_t blocked;
@@ -382,7 +387,7 @@ TEST(InheritLittle, ItsProcessStandsForItself)
 	});
 }
 
-TEST(InheritLittle, NeedsPreparation)
+TEST_F(InheritLittle, NeedsPreparation)
 {
 	const auto made = orbit::Orbit::create({.inherit = little});
 
@@ -405,7 +410,7 @@ TEST(InheritLittle, NeedsPreparation)
 	});
 }
 
-TEST(InheritLittle, RangesThatCannotBe)
+TEST_F(InheritLittle, RangesThatCannotBe)
 {
 	expect_main([] {
 		const orbit::Pool pool = make_pool(page);
@@ -441,7 +446,7 @@ std::string copy_of_libm()
 	return copy;
 }
 
-TEST(InheritLittle, ModulesAreNamed)
+TEST_F(InheritLittle, ModulesAreNamed)
 {
 	OtherMain main([] {
 		const std::string early = copy_of_libm();
@@ -489,7 +494,7 @@ TEST(InheritLittle, ModulesAreNamed)
 	EXPECT_EQ(main.wait(), 0);
 }
 
-TEST(InheritLittle, ForksOfOtherThreadsAreNotDisturbed)
+TEST_F(InheritLittle, ForksOfOtherThreadsAreNotDisturbed)
 {
 	expect_main([] {
 		std::atomic<bool> stop{false};
@@ -534,7 +539,7 @@ TEST(InheritLittle, ForksOfOtherThreadsAreNotDisturbed)
 	});
 }
 
-TEST(InheritLittle, ForkHandlersRunOnce)
+TEST_F(InheritLittle, ForkHandlersRunOnce)
 {
 	expect_main([] {
 		pthread_atfork([] { fork_handlers_run++; }, nullptr, nullptr);
@@ -655,7 +660,7 @@ std::chrono::nanoseconds median(std::vector<std::chrono::nanoseconds> times)
 }
 
 // Lesson 22: creation cost grew with main's memory.
-TEST(InheritLittle, Lesson22_CreationDoesNotGrowWithMain)
+TEST_F(InheritLittle, Lesson22_CreationDoesNotGrowWithMain)
 {
 	for (const orbit::Inherit inherit : {little, orbit::Inherit::all}) {
 		// The other way is there for comparison, and takes its time.
@@ -684,7 +689,7 @@ TEST(InheritLittle, Lesson22_CreationDoesNotGrowWithMain)
 }
 
 // Lesson 22: pages that main rewrote later stayed held by the orbit.
-TEST(InheritLittle, Lesson22_AnIdleOrbitHoldsNoOldMemory)
+TEST_F(InheritLittle, Lesson22_AnIdleOrbitHoldsNoOldMemory)
 {
 	const std::size_t large = large_heap() / 2; // twice: one copy might be kept
 	Pipe told, go;
@@ -724,7 +729,7 @@ TEST(InheritLittle, Lesson22_AnIdleOrbitHoldsNoOldMemory)
 		EXPECT_TRUE(gone(pid));
 }
 
-TEST(InheritLittle, TheSeedEndsWithMain)
+TEST_F(InheritLittle, TheSeedEndsWithMain)
 {
 	for (const bool killed : {false, true}) {
 		Pipe told;

@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <stdexcept>
+#include <string_view>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -31,6 +32,30 @@ template <class T> T value_or_throw(orbit::expected<T> &&got)
 		throw std::runtime_error(got.error().message());
 	return std::move(*got);
 }
+
+// What carries orbits here. A few tests are about what only one backend promises: each asks,
+// skips with a reason, and is in the table of ARCHITECTURE.md, "The portable backend".
+inline bool has_feature(std::uint64_t feature)
+{
+	return (orbit::probe().features & feature) == feature;
+}
+
+inline bool is_kernel_backend()
+{
+	return std::string_view(orbit::probe().backend) == "kernel";
+}
+
+#define KERNEL_BACKEND_ONLY(reason)                    \
+	if (!is_kernel_backend()) {                    \
+		GTEST_SKIP() << "portable: " << reason; \
+	}                                              \
+	static_assert(true)
+
+#define NEEDS_FEATURE(feature)                                      \
+	if (!has_feature(feature)) {                                \
+		GTEST_SKIP() << "this backend lacks " << #feature; \
+	}                                                           \
+	static_assert(true)
 
 inline orbit::Orbit make_orbit(const orbit::Options &options = {})
 {

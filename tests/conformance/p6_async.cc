@@ -141,7 +141,7 @@ TEST_F(P6_Async, ManyWithoutAHandleLeaveNothing)
 
 	for (int i = 0; i < 3000; i++)
 		ASSERT_TRUE(orbit.post({.wait_room = true}, {}, [] {}));
-	EXPECT_TRUE(orbit.call({}, [] {}));
+	EXPECT_TRUE(orbit.call({.wait_room = true}, {}, [] {}));
 
 	const struct orbit_stat st = value_or_throw(orbit.stat());
 

@@ -294,6 +294,8 @@ TEST(P8_Limits, HoldAfterARestart)
 
 TEST(P8_Limits, OfAnOrbitThatInheritsLittle)
 {
+	NEEDS_FEATURE(ORBIT_FEATURE_LITTLE);
+
 	OtherMain main([] {
 		if (!orbit::prepare())
 			return 1;
