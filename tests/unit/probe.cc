@@ -44,22 +44,136 @@ bool holds_under_filter(int filter_errno, bool (*check)())
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+// What the probe says about one backend.
+orbit::Probe probe_of(const char *name)
+{
+	orbit::Probe probe{};
+
+	for (std::size_t i = 0; !probe.error; i++) {
+		probe.size = sizeof(orbit_probe_info);
+		probe.error = -orbit_probe_backend(i, &probe);
+		if (probe.error == ENOENT || !std::strcmp(probe.backend, name))
+			break;
+		probe.error = 0;
+	}
+	return probe;
+}
+
+TEST(Probe, TellsAboutEveryBackend)
+{
+	std::string names;
+	orbit_probe_info info{};
+	std::size_t i = 0;
+
+	for (;; i++) {
+		info.size = sizeof(info);
+
+		const int err = orbit_probe_backend(i, &info);
+
+		if (err == -ENOENT)
+			break;
+		names += std::string(info.backend) + ' ';
+		EXPECT_STRNE(info.reason, "");
+		// What works needs no advice, what does not has some.
+		EXPECT_EQ(*info.advice == 0, err == 0) << info.backend << ": " << info.advice;
+	}
+	EXPECT_EQ(names, "kernel portable ");
+	info.size = 1;
+	EXPECT_EQ(orbit_probe_backend(0, &info), -EINVAL);
+	EXPECT_NE(orbit_probe_backend(0, nullptr), -EINVAL);
+	EXPECT_EQ(orbit_probe_backend(i, nullptr), -ENOENT);
+}
+
+TEST(Probe, TheFirstThatWorksIsUsed)
+{
+	const orbit::Probe used = orbit::probe();
+	const orbit::Probe kernel = probe_of("kernel"), portable = probe_of("portable");
+
+	EXPECT_EQ(used.error, kernel.error && portable.error ? portable.error : 0);
+	if (used) {
+		EXPECT_STREQ(used.backend, kernel ? "kernel" : "portable");
+		EXPECT_EQ(used.features, kernel ? kernel.features : portable.features);
+	}
+}
+
+// In a child, because the choice is for good; its exit status tells which line failed.
+template <class F> int in_child(F body)
+{
+	const pid_t pid = fork();
+	int status = 0;
+
+	if (!pid)
+		_exit(body());
+	waitpid(pid, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(Backend, TheApplicationChooses)
+{
+	EXPECT_EQ(orbit_use_backend("abacus"), -EINVAL);
+	if (!probe_of("portable"))
+		GTEST_SKIP() << probe_of("portable").reason;
+	EXPECT_EQ(in_child([] {
+		setenv("ORBIT_BACKEND", "kernel", 1);
+		if (orbit_use_backend("portable") || std::strcmp(orbit::probe().backend, "portable"))
+			return 1;
+		if (!orbit::Pool::create(4096))
+			return 2;
+		// From here on it stays as it is.
+		if (orbit_use_backend("kernel") != -EALREADY || orbit_use_backend("portable"))
+			return 3;
+		return std::strcmp(orbit::probe().backend, "portable") ? 4 : 0;
+	}), 0);
+}
+
+TEST(Backend, TheEnvironmentChooses)
+{
+	if (!probe_of("portable"))
+		GTEST_SKIP() << probe_of("portable").reason;
+	for (const char *name : {"portable", "kernel", "auto", "", "abacus"})
+		EXPECT_EQ(in_child([=] {
+			setenv("ORBIT_BACKEND", name, 1);
+
+			const orbit::Probe probe = orbit::probe();
+			const orbit::Probe kernel = probe_of("kernel");
+
+			if (!std::strcmp(name, "kernel"))
+				return probe.error == kernel.error ? 0 : 1;
+			if (!std::strcmp(name, "portable"))
+				return std::strcmp(probe.backend, "portable") ? 2 : 0;
+			return std::strcmp(probe.backend, kernel ? "kernel" : "portable") ? 3 : 0;
+		}), 0) << name;
+}
+
+TEST(Backend, TheTrackerIsChosenToo)
+{
+	setenv("ORBIT_TRACKER", "mprotect", 1);
+
+	const orbit::Probe probe = probe_of("portable");
+
+	unsetenv("ORBIT_TRACKER");
+	if (!probe)
+		GTEST_SKIP() << probe.reason;
+	EXPECT_TRUE(probe.features & ORBIT_FEATURE_CUT);
+	EXPECT_FALSE(probe.features & ORBIT_FEATURE_IO);
+	EXPECT_NE(std::strstr(probe.reason, "SIGSEGV"), nullptr) << probe.reason;
+}
+
 TEST(Probe, SaysNoAndWhyOnAStockKernel)
 {
-	const orbit::Probe probe = orbit::probe();
+	const orbit::Probe probe = probe_of("kernel");
 
 	if (probe)
 		GTEST_SKIP() << "this kernel has orbits";
 	EXPECT_EQ(probe.error, ENOSYS);
 	EXPECT_EQ(probe.abi, 0U);
-	EXPECT_STREQ(probe.backend, "none");
 	EXPECT_NE(std::strstr(probe.reason, "kernel has no orbits"), nullptr) << probe.reason;
 	EXPECT_NE(std::strstr(probe.advice, "CONFIG_ORBIT"), nullptr) << probe.advice;
 }
 
 TEST(Probe, SaysYesOnAPatchedKernel)
 {
-	const orbit::Probe probe = orbit::probe();
+	const orbit::Probe probe = probe_of("kernel");
 
 	if (!probe)
 		GTEST_SKIP() << probe.reason;
@@ -78,7 +192,7 @@ TEST(Probe, NeedsNoStruct)
 TEST(Probe, NamesARefusingFilter)
 {
 	EXPECT_TRUE(holds_under_filter(EPERM, [] {
-		const orbit::Probe probe = orbit::probe();
+		const orbit::Probe probe = probe_of("kernel");
 
 		return probe.error == EPERM && std::strstr(probe.reason, "filter") &&
 		       std::strstr(probe.advice, "seccomp");
@@ -88,7 +202,7 @@ TEST(Probe, NamesARefusingFilter)
 TEST(Probe, MentionsAFilterThatMayHideOrbits)
 {
 	EXPECT_TRUE(holds_under_filter(ENOSYS, [] {
-		const orbit::Probe probe = orbit::probe();
+		const orbit::Probe probe = probe_of("kernel");
 
 		return probe.error == ENOSYS && std::strstr(probe.reason, "filter") != nullptr;
 	}));
