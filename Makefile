@@ -32,7 +32,9 @@ units := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/unit/*.cc))
 # These do without the library, and are linked statically.
 static := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/stress/*.cc tests/fuzz/*.cc tests/counted/p11_*.cc))
 gtests := $(filter-out $(static),$(units) \
-	$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/counted/*.cc)))
+	$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/portable/*.cc tests/counted/*.cc)))
+# What runs here on the portable backend.
+native := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/portable/*.cc))
 debugged := $(BUILD)/tests/debugger/debugged
 examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(wildcard examples/*/))
 library := $(BUILD)/liborbit/liborbit.a
