@@ -120,14 +120,14 @@ boot: programs
 programs: deps
 	@$(MAKE) -s $(library) $(examples) $(gtests) $(static) $(debugged) $(compats) $(fuzzers)
 
-# The unit tests again, under sanitizers: whatever one of them finds ends the test.  GCC warns
+# The tests that run here again, under sanitizers: whatever one of them finds ends the test.  GCC warns
 # that TSan does not know fences; the tests that use them have one thread.
 sanitized: deps
 	@$(MAKE) -s units BUILD=$(BUILD)/asan SANITIZE=address,undefined \
 		CXXFLAGS='-O1 -g -fno-sanitize-recover=all'
 	@$(MAKE) -s units BUILD=$(BUILD)/tsan SANITIZE=thread CXXFLAGS='-O1 -g -Wno-tsan'
 
-units: $(units)
+units: $(units) $(native)
 
 $(library): FORCE
 	@$(MAKE) --no-print-directory -C liborbit all BUILD=$(abspath $(BUILD))/liborbit CXXFLAGS='$(CXXFLAGS)'

@@ -22,6 +22,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace liborbit {
 
 namespace {
@@ -679,7 +683,7 @@ struct Between {
 	volatile int error;
 };
 
-[[noreturn, gnu::noinline]] void run_between(Between *between)
+[[noreturn, gnu::noinline, gnu::no_sanitize("thread", "address")]] void run_between(Between *between)
 {
 	const pid_t pid = fork();
 
@@ -692,7 +696,7 @@ struct Between {
 }
 
 // vfork() without SIGCHLD. The child must not return from the function that called it.
-[[gnu::noinline]] pid_t start_between(Between *between)
+[[gnu::noinline, gnu::no_sanitize("thread", "address")]] pid_t start_between(Between *between)
 {
 	constexpr unsigned long flags = CLONE_VM | CLONE_VFORK;
 	long pid;
@@ -725,6 +729,22 @@ struct Between {
 
 } // namespace
 
+namespace {
+
+// What the process between has called has left marks on the stack for AddressSanitizer, and did not
+// return to take them away.
+void forget_between()
+{
+#if defined(__SANITIZE_ADDRESS__)
+	constexpr std::uintptr_t most = 256 << 10;
+	const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+
+	__asan_unpoison_memory_region(reinterpret_cast<void *>(here - most), most);
+#endif
+}
+
+} // namespace
+
 int start_warden(const WardenBirth &birth, pid_t *pid)
 {
 	sigset_t every, before;
@@ -736,6 +756,7 @@ int start_warden(const WardenBirth &birth, pid_t *pid)
 
 	const pid_t child = start_between(&between);
 
+	forget_between();
 	if (child > 0) {
 		pid_t waited;
 

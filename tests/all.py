@@ -36,6 +36,8 @@ TOLERANCE = 0.001       # of counted instructions, between two kernels
 NOT_ON_DEBUG = {"abi_test", "queue_test", "cancel_test", "edges_test", "limits_test", "inject_test",
                 "p5_updates", "p6_async", "p8_limits", "restart", "inherit"}
 SANITIZERS = ("asan", "tsan")   # the builds in which the unit tests run once more
+# And the promises, on the portable backend: the build, and how it finds changed pages.
+PORTABLE = (("", "userfaultfd"), ("", "mprotect"), ("asan", "userfaultfd"), ("tsan", "userfaultfd"))
 
 
 def executables(directory):
@@ -61,11 +63,12 @@ def expect(cases, what, found):
     return found
 
 
-def run_here(name, command):
+def run_here(name, command, **environment):
     """Run a program on this host, and judge it as one in a guest is judged."""
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              stdin=subprocess.DEVNULL, timeout=HOST_SECONDS)
+                              stdin=subprocess.DEVNULL, timeout=HOST_SECONDS,
+                              env={**os.environ, **environment})
         status = done.returncode if done.returncode >= 0 else 128 - done.returncode
         return vm.judge_output(name, status, done.stdout.decode(errors="replace"))
     except subprocess.TimeoutExpired as late:
@@ -183,6 +186,14 @@ def main():
 
     for program in expect(cases, "programs of tests/fuzz-decoder", programs(options.build, "fuzz-decoder")):
         host(f"fuzz-decoder {program.name}", run_fuzzer, program, results)
+    # The promises once more, by the portable backend, which works on this host's kernel.
+    for build, tracker in PORTABLE:
+        directory = options.build / build if build else options.build
+        for program in expect(cases, "programs for the portable backend",
+                              programs(directory, "conformance") + programs(directory, "portable")):
+            name = f"portable, {build + ', ' if build else ''}{tracker}: {program.name}"
+            host(name, lambda *arguments: run_here(*arguments, ORBIT_BACKEND="portable",
+                                                   ORBIT_TRACKER=tracker), name, [program])
 
     seed = int(time.time())
 
