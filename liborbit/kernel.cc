@@ -139,6 +139,7 @@ int make_process(orbit_handle *orbit, const orbit_options *options)
 	birth.flags = options->flags;
 	birth.name = options->name;
 	birth.client = orbit->fd;
+	birth.owner = -1;
 	birth.arg_room = limits.max_arg ? limits.max_arg : ORBIT_MAX_ARG;
 	birth.fds = fds;
 	birth.nr_fds = choose_fds(fds, orbit, options);
@@ -466,7 +467,7 @@ const Backend kernel_backend = {
 	.probe = probe,
 	.pool_create = pool_create,
 	.pool_destroy = pool_destroy,
-	.prepare = start_seed,
+	.prepare = [] { return start_seed(false); },
 	.orbit_create = orbit_create,
 	.orbit_kill = orbit_kill,
 	.orbit_close = orbit_close,

@@ -3,6 +3,7 @@
 
 #include "internal.h"
 #include "syscall.h"
+#include "warden.h"
 
 #include <cerrno>
 #include <csignal>
@@ -13,6 +14,7 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <link.h>
+#include <poll.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -310,6 +312,9 @@ struct Image {
 	std::uint64_t nr_fds;	    // sent along, after the orbit's and the image's
 	std::uint64_t nr_variables; // the first of the areas
 	std::uint64_t nr_areas;
+	std::uint64_t memory_limit;
+	std::uint32_t nr_files;
+	std::int32_t owner; // as in Birth: one of the numbers, or -1
 	char name[ORBIT_NAME_LEN];
 };
 
@@ -369,6 +374,9 @@ int make_image(int *out, const Birth &birth, const orbit_options *options)
 	image.arg_room = birth.arg_room;
 	image.nr_fds = birth.nr_fds;
 	image.nr_variables = areas.count;
+	image.memory_limit = birth.memory_limit;
+	image.nr_files = birth.nr_files;
+	image.owner = birth.owner;
 	std::strncpy(image.name, birth.name, sizeof(image.name) - 1);
 	for (std::size_t i = 0; !err && i < options->nr_ranges; i++) {
 		const std::uintptr_t start = address(options->ranges[i].start);
@@ -663,7 +671,10 @@ int become_little(int *fds, std::size_t nr_fds)
 	birth.flags = image.flags;
 	birth.name = image.name;
 	birth.client = client;
+	birth.owner = image.owner;
 	birth.arg_room = image.arg_room;
+	birth.memory_limit = image.memory_limit;
+	birth.nr_files = image.nr_files;
 	birth.fds = numbers;
 	birth.nr_fds = nr_fds;
 	err = stand_alone(birth);
@@ -677,10 +688,28 @@ int become_little(int *fds, std::size_t nr_fds)
 	return become_orbit(birth);
 }
 
-[[noreturn]] void serve_requests(int socket)
+// A warden that could not come to be says so itself.
+[[noreturn]] void end_little(const int *fds, bool portable, int err)
 {
+	if (portable)
+		tell_failure(fds[0], err);
+	_exit(-err);
+}
+
+// owner as in Birth.
+[[noreturn]] void serve_requests(int socket, int owner)
+{
+	const bool portable = owner >= 0;
+
 	for (;;) {
 		int fds[first_fds + max_fds];
+		pollfd waits[] = {{socket, POLLIN, 0}, {owner, POLLIN, 0}};
+
+		if (poll(waits, 2, -1) < 0)
+			continue;
+		if (waits[1].revents)
+			_exit(0);
+
 		const int count = receive_fds(socket, fds);
 
 		if (count < 0)
@@ -690,13 +719,13 @@ int become_little(int *fds, std::size_t nr_fds)
 		const pid_t pid = _Fork();
 
 		if (!pid)
-			_exit(-become_little(fds, static_cast<std::size_t>(count)));
+			end_little(fds, portable, become_little(fds, static_cast<std::size_t>(count)));
 
 		int err = pid < 0 ? -errno : 0;
 
 		for (int i = 0; i < count; i++)
 			close(fds[i]);
-		if (!err)
+		if (!err && !portable)
 			err = wait_until_left(pid);
 		if (send(socket, &err, sizeof(err), MSG_NOSIGNAL) < 0)
 			_exit(0);
@@ -711,11 +740,11 @@ ORBIT_STATE int seed_socket = -1;
 // program and is no child of it.
 ORBIT_STATE int seed_orbit = -1;
 
-[[noreturn]] void become_seed(int client, int socket)
+[[noreturn]] void become_seed(int client, int socket, int owner)
 {
 	// Standard input, output and errors come along when they are needed; here they
 	// would only keep others waiting for the end of a pipe that main has closed.
-	int fds[] = {client, socket};
+	int fds[] = {socket, owner >= 0 ? owner : client};
 	Birth birth{};
 	orbit_attach_args args{};
 
@@ -731,14 +760,18 @@ ORBIT_STATE int seed_orbit = -1;
 
 	if (!err)
 		err = keep_apart();
-	if (!err) {
+	if (owner >= 0) {
+		std::signal(SIGCHLD, SIG_IGN); // wardens are its children, and nobody's business
+		if (send(socket, &err, sizeof(err), MSG_NOSIGNAL) < 0)
+			err = -errno;
+	} else if (!err) {
 		err = sys_ctl(client, ORBIT_CTL_TEMPLATE, &args);
 		if (err >= 0)
 			err = close(client);
 	}
 	if (err)
 		_exit(-err);
-	serve_requests(socket);
+	serve_requests(socket, owner);
 }
 
 int fork_seed(int client, int mine, int its)
@@ -754,7 +787,7 @@ int fork_seed(int client, int mine, int its)
 
 	if (!pid) {
 		close(mine);
-		become_seed(client, its);
+		become_seed(client, its, -1);
 	}
 
 	int err = pid < 0 ? -errno : 0;
@@ -767,7 +800,43 @@ int fork_seed(int client, int mine, int its)
 	return err || st.template_pid ? err : -ECHILD;
 }
 
-int start_seed_locked()
+struct Seed {
+	int mine, its, owner;
+};
+
+// Without the kernel's orbits it is an orphan from the beginning, as a warden is. Closes its end.
+int fork_portable_seed(int mine, int its)
+{
+	const Seed seed = {mine, its, open_pidfd(getpid())};
+	int answer = 0;
+	ssize_t got;
+
+	if (seed.owner < 0) {
+		close(its);
+		return seed.owner;
+	}
+	seed_frame = address(__builtin_frame_address(0));
+
+	int err = fork_orphan(
+		[](const void *user) {
+			const Seed &made = *static_cast<const Seed *>(user);
+
+			close(made.mine);
+			become_seed(-1, made.its, made.owner);
+		},
+		&seed);
+
+	close(seed.owner);
+	close(its);
+	if (err)
+		return err;
+	do {
+		got = recv(mine, &answer, sizeof(answer), 0);
+	} while (got < 0 && errno == EINTR);
+	return got == sizeof(answer) ? answer : -ECHILD;
+}
+
+int start_seed_locked(bool portable)
 {
 	orbit_create_args args{};
 	int sockets[2];
@@ -781,6 +850,15 @@ int start_seed_locked()
 			return err;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets))
 		return -errno;
+	if (portable) {
+		const int err = fork_portable_seed(sockets[0], sockets[1]);
+
+		if (err)
+			close(sockets[0]);
+		else
+			seed_socket = sockets[0];
+		return err;
+	}
 	args.flags = ORBIT_CREATE_RESTART;
 	std::strncpy(args.name, "seed", sizeof(args.name) - 1);
 
@@ -815,10 +893,10 @@ int ask_seed_locked(const int *fds, std::size_t count)
 
 } // namespace
 
-int start_seed()
+int start_seed(bool portable)
 {
 	pthread_mutex_lock(&seed_lock);
-	const int err = start_seed_locked();
+	const int err = start_seed_locked(portable);
 
 	pthread_mutex_unlock(&seed_lock);
 	return err;
@@ -851,7 +929,8 @@ void forget_seed()
 	if (seed_socket < 0)
 		return;
 	close(seed_socket);
-	close(seed_orbit);
+	if (seed_orbit >= 0)
+		close(seed_orbit);
 	seed_socket = seed_orbit = -1;
 }
 

@@ -16,8 +16,9 @@
 
 namespace liborbit {
 
-// Start the seed. 0, -EALREADY, or as orbit_prepare().
-int start_seed();
+// Start the seed, for the portable backend or for the kernel's. 0, -EALREADY, or as
+// orbit_prepare().
+int start_seed(bool portable);
 
 // As fork_orbit(), but from the seed.
 int fork_little(const Birth &birth, const orbit_options *options);

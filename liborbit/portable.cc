@@ -10,6 +10,7 @@
 // as long as there are orbits.
 #include "internal.h"
 
+#include "little.h"
 #include "track.h"
 #include "warden.h"
 #include "wire.h"
@@ -157,7 +158,7 @@ struct Orbit {
 	bool began;    // a task
 	FromMain *from_main;
 	FromOrbit *to_main;
-	bool executed;
+	bool executed; // it has called exec
 	bool killing;
 	std::uint32_t kill_cause;
 	int kill_error; // of the task that runs
@@ -410,7 +411,7 @@ int make_view(Orbit *orbit, Pool *pool, View **out)
 	view->pool = pool;
 	view->start = pool->tracked.start;
 	view->bytes = pool->tracked.nr_pages * page_size();
-	view->mirror = memfd_create("orbit-view", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	view->mirror = lift(memfd_create("orbit-view", MFD_CLOEXEC | MFD_ALLOW_SEALING));
 	if (view->mirror < 0 || ftruncate(view->mirror, static_cast<off_t>(view->bytes)) ||
 	    fcntl(view->mirror, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
 		const int err = -errno;
@@ -684,24 +685,42 @@ int share_pages(Orbit *orbit, int *file)
 	return 0;
 }
 
+// A pair of sockets, or -errno. The first is kept.
+int make_sockets(int type, int *sockets)
+{
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, sockets))
+		return -errno;
+	sockets[0] = lift(sockets[0]);
+	if (sockets[0] >= 0)
+		sockets[1] = lift(sockets[1]);
+	if (sockets[0] >= 0 && sockets[1] >= 0)
+		return 0;
+
+	const int err = -errno;
+
+	close_fd(&sockets[0]);
+	close_fd(&sockets[1]);
+	return err;
+}
+
 // Have the warden fork a process.
 int spawn(Orbit *orbit)
 {
-	const WardenMessage message = {Tell::spawn, 0, 0, 0, 0};
+	const WardenMessage message = {Tell::spawn, 0, 0, 0, 0, 0, 0};
 	int sockets[2], fds[2];
+	int err = make_sockets(SOCK_SEQPACKET, sockets);
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets))
-		return -errno;
-
-	int err = share_pages(orbit, &fds[1]);
-
+	if (err)
+		return err;
+	err = share_pages(orbit, &fds[1]);
 	if (!err) {
 		fds[0] = sockets[1];
 		err = tell(orbit->link, &message, sizeof(message), nullptr, 0, fds, 2, MSG_DONTWAIT);
 		close(fds[1]);
 	}
 	close(sockets[1]);
-	if (err) {
+	// If the warden is gone, what it has said last says why.
+	if (err && err != -EPIPE && err != -ECONNRESET) {
 		close(sockets[0]);
 		unshare(orbit);
 		return err;
@@ -1042,7 +1061,8 @@ void on_spawned(Orbit *orbit, const WardenMessage &message, int fd)
 		return;
 	}
 	orbit->pid = message.pid;
-	orbit->pidfd = fd;
+	orbit->warden = message.warden;
+	orbit->pidfd = lift(fd);
 	begin_process(orbit);
 }
 
@@ -1214,29 +1234,6 @@ bool on_message(Orbit *orbit, const void *buffer, std::size_t bytes)
 	return false;
 }
 
-// What is in the place of a process's shared pages.
-enum class Image { none, ours, another };
-
-Image look_at_image(pid_t pid)
-{
-	char path[64];
-	char *line = nullptr;
-	std::size_t room = 0;
-	Image image = Image::none;
-
-	std::snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-
-	std::FILE *maps = std::fopen(path, "re");
-
-	if (!maps)
-		return errno == ENOENT || errno == ESRCH ? Image::none : Image::another;
-	while (image != Image::ours && getline(&line, &room, maps) > 0)
-		image = std::strstr(line, "memfd:orbit-shared") ? Image::ours : Image::another;
-	free(line);
-	std::fclose(maps);
-	return image;
-}
-
 // Its socket is closed: it ends, has called exec, or has closed its descriptors.
 void on_hangup(Orbit *orbit)
 {
@@ -1244,16 +1241,11 @@ void on_hangup(Orbit *orbit)
 	if (!orbit->pid || orbit->killing)
 		return;
 
-	const Image image = look_at_image(orbit->pid);
+	const ProcessState process = look_at_process(orbit->pid);
 
-	if (image == Image::none)
-		return; // it ends, and its warden will tell
-	if (image == Image::another) {
-		orbit->executed = true;
-		kill_process(orbit, ORBIT_CAUSE_EXEC, ECONNRESET);
-	} else {
+	orbit->executed = process.executed;
+	if (!process.ending)
 		kill_process(orbit, ORBIT_CAUSE_NONE, ECONNRESET);
-	}
 }
 
 void hear_orbit(Orbit *orbit, unsigned most)
@@ -1281,6 +1273,8 @@ End judge_end(const Orbit *orbit, const WardenMessage *message)
 
 	if (orbit->killing && orbit->kill_cause != ORBIT_CAUSE_NONE)
 		return {orbit->kill_cause, 0, 0};
+	if (message ? message->executed : orbit->executed)
+		return {ORBIT_CAUSE_EXEC, 0, 0};
 	if (message && message->code == CLD_EXITED)
 		return {ORBIT_CAUSE_EXIT, message->status, 0};
 
@@ -1427,7 +1421,7 @@ int start_keeper()
 	}
 	keeper.stop = false;
 	keeper.buffer = malloc(max_message);
-	keeper.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	keeper.wake = lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 
 	int err = keeper.wake < 0 ? -errno : keeper.buffer ? 0 : -ENOMEM;
 
@@ -1902,17 +1896,19 @@ int make_task(Task **out, const Call &call, bool handle)
 	if (!err && handle) {
 		int ends[2];
 
-		if (pipe2(ends, O_CLOEXEC | O_NONBLOCK)) {
-			err = -errno;
-		} else {
-			task->tells = ends[0];
-			task->told = ends[1];
+		if (!pipe2(ends, O_CLOEXEC | O_NONBLOCK)) {
+			task->told = lift(ends[1]);
+			task->tells = lift(ends[0]);
 		}
+		if (task->told < 0 || task->tells < 0)
+			err = -errno;
 	}
-	if (err)
+	if (err) {
+		close_fd(&task->tells);
 		put_task(task);
-	else
+	} else {
 		*out = task;
+	}
 	return err;
 }
 
@@ -2359,47 +2355,52 @@ void task_close(orbit_task *handle)
 
 // ---- Orbits --------------------------------------------------------------------------------------------------------
 
-int open_pidfd()
+// The descriptors that an orbit shall have. From the seed it gets those that are open.
+void choose_fds(Birth *birth, const orbit_options *options)
 {
-	const long fd = syscall(SYS_pidfd_open, getpid(), 0);
+	const bool little = options->inherit == ORBIT_INHERIT_LITTLE;
 
-	return fd < 0 ? -errno : static_cast<int>(fd);
+	for (int fd = 0; fd < 3; fd++)
+		if (!little || (fd != birth->client && fd != birth->owner && fcntl(fd, F_GETFD) >= 0))
+			birth->fds[birth->nr_fds++] = fd;
+	for (std::size_t i = 0; i < options->nr_keep_fds; i++)
+		birth->fds[birth->nr_fds++] = options->keep_fds[i];
+	if (!little)
+		birth->fds[birth->nr_fds++] = birth->client;
+	birth->fds[birth->nr_fds++] = birth->owner;
 }
 
 int fork_warden(Orbit *orbit, const orbit_options *options)
 {
-	WardenBirth birth{};
+	Birth birth{};
 	int sockets[2];
-	int *fds = allocate<int>(options->nr_keep_fds + 5);
-	const int owner = open_pidfd();
-	int err = owner < 0 ? owner : fds ? 0 : -ENOMEM;
+	int err;
 
-	if (!err && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets))
-		err = -errno;
+	birth.owner = lift(open_pidfd(getpid()));
+	if (birth.owner < 0)
+		return birth.owner;
+	birth.fds = allocate<int>(options->nr_keep_fds + 5);
+	err = birth.fds ? 0 : -ENOMEM;
+	if (!err)
+		err = make_sockets(SOCK_SEQPACKET, sockets);
 	if (!err) {
 		birth.flags = options->flags;
 		birth.name = options->name;
-		birth.link = sockets[1];
-		birth.owner = owner;
-		birth.fds = fds;
-		for (int fd = 0; fd < 3; fd++)
-			fds[birth.nr_fds++] = fd;
-		for (std::size_t i = 0; i < options->nr_keep_fds; i++)
-			fds[birth.nr_fds++] = options->keep_fds[i];
-		fds[birth.nr_fds++] = birth.link;
-		fds[birth.nr_fds++] = owner;
+		birth.client = sockets[1];
+		birth.arg_room = ORBIT_MAX_ARG;
 		birth.nr_files = options->nr_files;
 		birth.memory_limit = options->memory_limit;
-		err = start_warden(birth, &orbit->warden);
+		choose_fds(&birth, options);
+		err = options->inherit == ORBIT_INHERIT_LITTLE ? fork_little(birth, options) :
+								 start_warden(birth);
 		close(sockets[1]);
 		if (err)
 			close(sockets[0]);
 		else
 			orbit->link = sockets[0];
 	}
-	if (owner >= 0)
-		close(owner);
-	free(fds);
+	close(birth.owner);
+	free(birth.fds);
 	return err;
 }
 
@@ -2470,16 +2471,15 @@ int make_orbit(Orbit **out, int *fd, const orbit_options *options)
 	orbit->hup = orbit->link = orbit->pidfd = orbit->socket = -1;
 	orbit->time_at = orbit->tick_at = never;
 	// The other end tells pollers whether it takes calls, or is dead for good.
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets)) {
-		const int err = -errno;
+	int err = make_sockets(SOCK_STREAM, sockets);
 
+	if (err) {
 		free(orbit);
 		return err;
 	}
 	*fd = sockets[0];
 	orbit->hup = sockets[1];
-
-	int err = fork_warden(orbit, options);
+	err = fork_warden(orbit, options);
 
 	if (!err)
 		err = start_orbit(orbit);
@@ -2502,8 +2502,6 @@ int orbit_create(orbit_handle *handle, const orbit_options *options)
 {
 	Orbit *orbit = nullptr;
 
-	if (options->inherit == ORBIT_INHERIT_LITTLE)
-		return -ENOTSUP;
 	if (const int err = register_fork_handlers())
 		return err;
 	if (const int err = start_keeper())
@@ -2565,15 +2563,10 @@ int stat(const orbit_handle *handle, struct orbit_stat *out)
 	return 0;
 }
 
-int prepare()
-{
-	return -ENOTSUP;
-}
-
 int probe(orbit_probe_info *info)
 {
 	const char *why = "";
-	const int pidfd = open_pidfd();
+	const int pidfd = open_pidfd(getpid());
 	const int file = memfd_create("orbit-probe", MFD_CLOEXEC);
 	const Tracker tracker = choose_tracker(&why);
 	int err = pidfd < 0 ? pidfd : file < 0 ? -errno : 0;
@@ -2611,7 +2604,7 @@ int probe(orbit_probe_info *info)
 	info->max_pools = ORBIT_MAX_POOLS;
 	info->max_arg = ORBIT_MAX_ARG;
 	info->features = ORBIT_FEATURE_QUEUE | ORBIT_FEATURE_MODES | ORBIT_FEATURE_UPDATES |
-			 ORBIT_FEATURE_RESTART | ORBIT_FEATURE_LIMITS;
+			 ORBIT_FEATURE_RESTART | ORBIT_FEATURE_LIMITS | ORBIT_FEATURE_LITTLE;
 	if (tracker == Tracker::userfaultfd) {
 		info->features |= ORBIT_FEATURE_IO;
 		info->reason = "Processes carry orbits; userfaultfd tells which pages have changed.";
@@ -2629,7 +2622,7 @@ const Backend portable_backend = {
 	.probe = probe,
 	.pool_create = pool_create,
 	.pool_destroy = pool_destroy,
-	.prepare = prepare,
+	.prepare = [] { return start_seed(true); },
 	.orbit_create = orbit_create,
 	.orbit_kill = orbit_kill,
 	.orbit_close = orbit_close,

@@ -3,6 +3,7 @@
 
 #include "internal.h"
 #include "syscall.h"
+#include "warden.h"
 
 #include <csignal>
 #include <cstdio>
@@ -206,6 +207,8 @@ int stand_alone(const Birth &birth)
 
 int become_orbit(const Birth &birth)
 {
+	if (birth.owner >= 0)
+		become_warden(birth);
 	return birth.flags & ORBIT_RESTART ? become_template(birth.client, birth.arg_room) :
 					     attach_and_serve(birth.client, birth.arg_room);
 }

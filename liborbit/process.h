@@ -16,10 +16,14 @@ namespace liborbit {
 struct Birth {
 	std::uint64_t flags; // orbit_options.flags
 	const char *name;
-	int client;	    // the orbit's descriptor
+	int client;	    // the orbit's descriptor; portable: the warden's socket
+	int owner;	    // portable: a pidfd of the main program; otherwise -1
 	std::size_t arg_room; // for argument bytes
-	int *fds;	    // to keep, client included; gets sorted
+	int *fds;	    // to keep, these included; gets sorted
 	std::size_t nr_fds;
+	// What the kernel knows already, and a warden has to be told.
+	std::uint32_t nr_files;
+	std::uint64_t memory_limit;
 };
 
 // Fork a process from this one that becomes the orbit, or its template, and wait

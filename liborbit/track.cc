@@ -2,6 +2,7 @@
 #include "track.h"
 
 #include "internal.h"
+#include "wire.h"
 
 #include <cerrno>
 #include <climits>
@@ -171,10 +172,10 @@ int try_uffd()
 
 int start_uffd()
 {
-	uffd = open_uffd();
+	uffd = lift(open_uffd());
 	if (uffd < 0)
 		return uffd;
-	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	pagemap = lift(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
 	regions = static_cast<ScanRegion *>(malloc(scan_room * sizeof(ScanRegion)));
 	if (pagemap >= 0 && regions)
 		return 0;
@@ -372,22 +373,30 @@ long look_by_mprotect(Tracked *pool, std::uint32_t first, std::uint32_t count, s
 		pool->nr_written = 0;
 		return total;
 	}
-	for (std::uint32_t i = 0; i < pool->nr_written; i++) {
+	for (std::uint32_t i = 0; i < pool->nr_written;) {
 		const std::uint32_t page = pool->written[i];
+		std::uint32_t run = 1;
 
-		if (page < first || page >= end ||
-		    mprotect(address_of(pool, page), page_size(), PROT_READ)) {
+		if (page < first || page >= end) {
 			pool->written[kept++] = page;
-			if (page >= first && page < end) {
-				// Still writable, so it changes with every snapshot.
-				mark(pool, page, snapshot);
-				total++;
-			}
+			i++;
 			continue;
 		}
-		pool->writable[page] = 0;
-		mark(pool, page, snapshot);
-		total++;
+		// Neighbours that were written to one after the other.
+		while (i + run < pool->nr_written && pool->written[i + run] == page + run && page + run < end)
+			run++;
+
+		const bool failed = mprotect(address_of(pool, page), run * page_size(), PROT_READ) != 0;
+
+		for (std::uint32_t at = page + run; at-- > page; total++)
+			mark(pool, at, snapshot);
+		for (std::uint32_t at = page; at < page + run; at++) {
+			if (failed) // still writable: it changes with every snapshot
+				pool->written[kept++] = at;
+			else
+				pool->writable[at] = 0;
+		}
+		i += run;
 	}
 	pool->nr_written = kept;
 	return total;
@@ -442,7 +451,7 @@ int make_memory(Tracked *pool, const char *name)
 	const std::size_t bytes = pool->nr_pages * page_size();
 
 	std::snprintf(text, sizeof(text), "orbit-pool:%s", name);
-	pool->memory = memfd_create(text, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	pool->memory = lift(memfd_create(text, MFD_CLOEXEC | MFD_ALLOW_SEALING));
 	if (pool->memory < 0)
 		return -errno;
 	if (ftruncate(pool->memory, static_cast<off_t>(bytes)))

@@ -470,7 +470,7 @@ int share_pages(int shared)
 }
 
 // Returns only if it failed.
-int become_server(int socket, int shared, const WardenBirth &birth)
+int become_server(int socket, int shared, const Birth &birth)
 {
 	sigset_t none;
 	// Mapped, not allocated, for an orbit that corrupts its heap to fail in its own code; and
@@ -481,18 +481,13 @@ int become_server(int socket, int shared, const WardenBirth &birth)
 	server = static_cast<Server *>(map_memory(sizeof(Server)));
 	if (!arg || !buffer || !server)
 		return -ENOMEM;
-	close(birth.link);
+	close(birth.client);
 	close(birth.owner);
 	setsid(); // its group is its own, and not the warden's
 	// Not where tasks and libraries expect standard input, output or errors.
-	if (socket < 3) {
-		const int moved = fcntl(socket, F_DUPFD_CLOEXEC, 3);
-
-		if (moved < 0)
-			return -errno;
-		close(socket);
-		socket = moved;
-	}
+	socket = lift(socket);
+	if (socket < 0)
+		return -errno;
 	server->socket = socket;
 	server->thread = gettid();
 
@@ -523,21 +518,14 @@ int become_server(int socket, int shared, const WardenBirth &birth)
 // ---- The warden --------------------------------------------------------------------------------
 
 struct Warden {
-	const WardenBirth *birth;
+	const Birth *birth;
 	pid_t child;
 	int child_fd; // pidfd, or -1
 };
 
 void answer(const Warden &warden, const WardenMessage &message, int fd)
 {
-	tell(warden.birth->link, &message, sizeof(message), nullptr, 0, &fd, fd >= 0 ? 1 : 0, MSG_DONTWAIT);
-}
-
-int open_pidfd(pid_t pid)
-{
-	const long fd = syscall(SYS_pidfd_open, pid, 0);
-
-	return fd < 0 ? -errno : static_cast<int>(fd);
+	tell(warden.birth->client, &message, sizeof(message), nullptr, 0, &fd, fd >= 0 ? 1 : 0, MSG_DONTWAIT);
 }
 
 void spawn(Warden *warden, int *fds, std::size_t nr_fds)
@@ -545,6 +533,7 @@ void spawn(Warden *warden, int *fds, std::size_t nr_fds)
 	WardenMessage message{};
 
 	message.tell = Tell::spawned;
+	message.warden = getpid();
 	if (nr_fds != 2 || warden->child_fd >= 0) {
 		message.error = EINVAL;
 	} else {
@@ -578,6 +567,8 @@ void tell_death(Warden *warden)
 	WardenMessage message{};
 	siginfo_t info{};
 
+	// It is a zombie still.
+	message.executed = look_at_process(warden->child).executed;
 	if (waitid(P_PID, static_cast<id_t>(warden->child), &info, WEXITED))
 		return;
 	close(warden->child_fd);
@@ -598,12 +589,12 @@ void tell_death(Warden *warden)
 	_exit(0);
 }
 
-[[noreturn]] void watch(const WardenBirth &birth)
+[[noreturn]] void watch(const Birth &birth)
 {
 	Warden warden = {&birth, 0, -1};
 
 	for (;;) {
-		pollfd fds[] = {{birth.link, POLLIN, 0}, {birth.owner, POLLIN, 0}, {warden.child_fd, POLLIN, 0}};
+		pollfd fds[] = {{birth.client, POLLIN, 0}, {birth.owner, POLLIN, 0}, {warden.child_fd, POLLIN, 0}};
 
 		if (poll(fds, warden.child_fd >= 0 ? 3 : 2, -1) < 0)
 			continue;
@@ -615,7 +606,7 @@ void tell_death(Warden *warden)
 			WardenMessage message{};
 			int received[2];
 			std::size_t count = 2;
-			const long got = hear(birth.link, &message, sizeof(message), received, &count, 0);
+			const long got = hear(birth.client, &message, sizeof(message), received, &count, 0);
 
 			if (got == -EMFILE)
 				count = 0;
@@ -649,47 +640,39 @@ void restore_rseq()
 #endif
 }
 
-[[noreturn]] void become_warden(const WardenBirth &wanted)
+[[noreturn]] void run_warden(const void *user)
 {
-	WardenBirth birth = wanted;
-	Birth process{};
-	WardenMessage failed{};
+	Birth birth = *static_cast<const Birth *>(user);
+	const int err = stand_alone(birth);
 
-	in_orbit = true;
-	restore_rseq();
-	process.flags = birth.flags;
-	process.name = birth.name;
-	process.client = birth.link;
-	process.fds = birth.fds;
-	process.nr_fds = birth.nr_fds;
-	if (const int err = stand_alone(process)) {
-		failed.tell = Tell::spawned;
-		failed.error = -err;
-		tell(birth.link, &failed, sizeof(failed), nullptr, 0, nullptr, 0, MSG_DONTWAIT);
+	if (err) {
+		tell_failure(birth.client, err);
 		_exit(-err);
 	}
-	offer_to_oom_killer();
-	watch(birth);
+	become_warden(birth);
 }
 
 // ---- The main program -----------------------------------------------------------------------------
 
-// A process between main and the warden. It runs in main's memory, on the stack of the thread that
-// waits for it, and ends at once, so the warden is an orphan from the beginning. fork() by the main
+// A process between main and the one that is wanted. It runs in main's memory, on the stack of the thread that
+// waits for it, and ends at once, so that one is an orphan from the beginning. fork() by the main
 // program itself would make a child whose end raises SIGCHLD.
 struct Between {
-	const WardenBirth *birth;
-	volatile pid_t pid; // written by a function that does not return, so to speak
-	volatile int error;
+	void (*run)(const void *user);
+	const void *user;
+	volatile int error; // written by a function that does not return, so to speak
 };
 
 [[noreturn, gnu::noinline, gnu::no_sanitize("thread", "address")]] void run_between(Between *between)
 {
 	const pid_t pid = fork();
 
-	if (!pid)
-		become_warden(*between->birth);
-	between->pid = pid;
+	if (!pid) {
+		in_orbit = true;
+		restore_rseq();
+		between->run(between->user);
+		_exit(0);
+	}
 	between->error = pid < 0 ? errno : 0;
 	for (;;)
 		syscall(SYS_exit_group, 0);
@@ -745,10 +728,10 @@ void forget_between()
 
 } // namespace
 
-int start_warden(const WardenBirth &birth, pid_t *pid)
+int fork_orphan(void (*run)(const void *user), const void *user)
 {
 	sigset_t every, before;
-	Between between = {&birth, 0, 0};
+	Between between = {run, user, 0};
 
 	// No handler of the application may run in either.
 	sigfillset(&every);
@@ -765,10 +748,34 @@ int start_warden(const WardenBirth &birth, pid_t *pid)
 		} while (waited < 0 && errno == EINTR);
 	}
 	pthread_sigmask(SIG_SETMASK, &before, nullptr);
-	if (child < 0)
-		return child;
-	*pid = between.pid;
-	return -between.error;
+	return child < 0 ? child : -between.error;
+}
+
+int start_warden(const Birth &birth)
+{
+	return fork_orphan([](const void *user) { run_warden(user); }, &birth);
+}
+
+void become_warden(const Birth &birth)
+{
+	offer_to_oom_killer();
+	watch(birth);
+}
+
+void tell_failure(int link, int err)
+{
+	WardenMessage failed{};
+
+	failed.tell = Tell::spawned;
+	failed.error = -err;
+	tell(link, &failed, sizeof(failed), nullptr, 0, nullptr, 0, MSG_DONTWAIT);
+}
+
+int open_pidfd(pid_t pid)
+{
+	const long fd = syscall(SYS_pidfd_open, pid, 0);
+
+	return fd < 0 ? -errno : static_cast<int>(fd);
 }
 
 int send_update(orbit_update_kind kind, std::uint64_t target, const void *data, std::size_t length)

@@ -5,6 +5,7 @@
 #define LIBORBIT_WARDEN_H
 
 #include "internal.h"
+#include "process.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -12,20 +13,21 @@
 
 namespace liborbit {
 
-struct WardenBirth {
-	std::uint64_t flags; // orbit_options.flags
-	const char *name;
-	int link;  // the warden's end of its socket
-	int owner; // a pidfd of the main program
-	int *fds;  // to keep, these two included; gets sorted
-	std::size_t nr_fds;
-	std::uint32_t nr_files; // limits, 0 for none
-	std::uint64_t memory_limit;
-};
+// Fork a process that is no child of this one, and run a function in it that does not return. This
+// is the C library's fork(), so fork handlers run. 0 or -errno.
+int fork_orphan(void (*run)(const void *user), const void *user);
 
-// Fork a warden from this process, with the C library's fork(), whose fork handlers run. It is no
-// child of this one. 0 or -errno.
-int start_warden(const WardenBirth &birth, pid_t *pid);
+// Fork a warden from this process. It has no process yet; if it fails, it tells so instead.
+int start_warden(const Birth &birth);
+
+// In a process that stands for itself.
+[[noreturn]] void become_warden(const Birth &birth);
+
+// In what was to become a warden: tell main that there will be none.
+void tell_failure(int link, int err);
+
+// A pidfd of a process, or -errno.
+int open_pidfd(pid_t pid);
 
 // In an orbit's process: send an update.
 int send_update(orbit_update_kind kind, std::uint64_t target, const void *data, std::size_t length);

@@ -2,7 +2,9 @@
 #include "wire.h"
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <fcntl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -18,6 +20,46 @@ union Control {
 };
 
 } // namespace
+
+ProcessState look_at_process(pid_t pid)
+{
+	// Flags of the kernel's that proc(5) shows as a number. They outlive the process's memory.
+	constexpr unsigned exiting = 0x4, no_exec = 0x40;
+	char path[64], text[512];
+	unsigned flags = 0;
+
+	std::snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+
+	const int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return {false, true};
+
+	const ssize_t got = read(fd, text, sizeof(text) - 1);
+
+	close(fd);
+	text[got > 0 ? got : 0] = '\0';
+
+	// The name may hold anything, parentheses too.
+	const char *const after = std::strrchr(text, ')');
+
+	if (!after || std::sscanf(after, ") %*c %*d %*d %*d %*d %*d %u", &flags) != 1)
+		return {false, true};
+	return {!(flags & no_exec), (flags & exiting) != 0};
+}
+
+int lift(int fd)
+{
+	if (fd < 0 || fd > 2)
+		return fd;
+
+	const int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	const int err = errno;
+
+	close(fd);
+	errno = err;
+	return moved;
+}
 
 int tell(int socket, const void *head, std::size_t head_bytes, const void *body, std::size_t body_bytes,
 	 const int *fds, std::size_t nr_fds, int flags)

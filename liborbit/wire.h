@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 namespace liborbit {
 
@@ -36,10 +37,11 @@ enum class Tell : std::uint32_t {
 
 struct WardenMessage {
 	Tell tell;
-	std::int32_t pid;
+	std::int32_t pid, warden;
 	std::int32_t error;  // spawned: a positive errno value
 	std::int32_t code;   // died: CLD_*,
 	std::int32_t status; // and what goes with it
+	std::int32_t executed; // it had called exec
 };
 
 // ---- Main and orbit -------------------------------------------------------------------------
@@ -113,6 +115,17 @@ struct FromOrbit {
 	std::uint64_t faulted; // a signal, if a fault has raised it
 	std::uint64_t address;
 };
+
+// What is known of a process by its number: has it called exec since it was forked, and does it end?
+struct ProcessState {
+	bool executed, ending;
+};
+
+ProcessState look_at_process(pid_t pid);
+
+// Move a descriptor out of the way of standard input, output and errors. Returns it, or -1 with
+// errno set.
+int lift(int fd);
 
 // ---- Messages ------------------------------------------------------------------------------
 
