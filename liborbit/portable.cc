@@ -44,6 +44,10 @@ constexpr std::uint64_t burst = 20 * ms;       // whose share of the CPU may be 
 constexpr unsigned max_abandoned = 256;	       // outcomes that nobody has come back for
 constexpr unsigned max_fruitless = 5;	       // processes in a row that began no task
 constexpr std::uint64_t never = UINT64_MAX;
+// A warden that does not do its part within these is given up. Something has stopped it.
+constexpr std::uint64_t patience_for_death = 1000 * ms, patience_for_birth = 60'000 * ms;
+// More messages than a socket can hold.
+constexpr unsigned many_messages = 1024;
 
 // ---- What there is ---------------------------------------------------------------------
 
@@ -140,7 +144,6 @@ struct Waiter {
 struct Orbit {
 	Orbit *next;
 	orbit_options options; // without pointers
-	char name[ORBIT_NAME_LEN];
 	int hup;  // the other end of the handle's socket
 	int link; // to the warden, or -1
 	pid_t warden;
@@ -175,6 +178,7 @@ struct Orbit {
 
 	// Limits of the running task; moments, or never.
 	std::uint64_t time_at, tick_at;
+	std::uint64_t warden_at; // when its warden must have done what it has to
 	std::uint64_t cpu_start;
 	std::uint64_t cpu_seen, share_at;
 	std::int64_t share; // of the CPU, in nanoseconds, that may be used now
@@ -633,7 +637,7 @@ void forget_process(Orbit *orbit)
 	orbit->incoming = nullptr;
 	orbit->pid = 0;
 	orbit->starting = orbit->heard = orbit->ready = orbit->began = orbit->executed = orbit->killing = orbit->stopped = false;
-	orbit->time_at = orbit->tick_at = never;
+	orbit->time_at = orbit->tick_at = orbit->warden_at = never;
 	for (View *view = orbit->views; view; view = view->next)
 		view->mapped = false;
 	sweep_views(orbit);
@@ -727,6 +731,7 @@ int spawn(Orbit *orbit)
 	}
 	orbit->socket = sockets[0];
 	orbit->starting = true;
+	orbit->warden_at = now() + patience_for_birth;
 	return 0;
 }
 
@@ -1038,6 +1043,7 @@ void begin_process(Orbit *orbit)
 	orbit->share_at = now();
 	orbit->starting = false;
 	orbit->ready = true;
+	orbit->warden_at = never;
 	wake_all(&orbit->changed);
 	dispatch(orbit);
 }
@@ -1175,6 +1181,9 @@ bool on_chunk(Orbit *orbit, const void *data, std::size_t bytes)
 	task->result.updates++;
 	orbit->stat.updates++;
 	if (task->dropped) {
+		task->sent += update->charge;
+		task->received += update->charge;
+		__atomic_store_n(&orbit->from_main->received, task->received, __ATOMIC_RELEASE);
 		free(update);
 		return true;
 	}
@@ -1287,8 +1296,8 @@ End judge_end(const Orbit *orbit, const WardenMessage *message)
 
 void on_death(Orbit *orbit, const WardenMessage *message)
 {
-	// What it said before comes first. It is dead, so there is an end to it.
-	hear_orbit(orbit, UINT_MAX);
+	// What it said before comes first. A process that it has forked may go on talking.
+	hear_orbit(orbit, many_messages);
 	process_ended(orbit, judge_end(orbit, message));
 }
 
@@ -1317,6 +1326,16 @@ void hear_warden(Orbit *orbit)
 	}
 }
 
+// It has been stopped, or does not answer for another reason.
+void give_up_warden(Orbit *orbit)
+{
+	close_fd(&orbit->link);
+	if (orbit->ready)
+		on_death(orbit, nullptr);
+	else
+		give_up_process(orbit, -ECHILD);
+}
+
 // ---- The keeper ---------------------------------------------------------------------------------------------
 
 struct PollList {
@@ -1339,7 +1358,7 @@ struct PollList {
 	}
 };
 
-// Three for each orbit: its warden, its process, and the end of that if there is no warden.
+// Three for each orbit: its warden, its process, and the end of that.
 std::uint64_t fill_list(PollList *list)
 {
 	std::uint64_t next = never;
@@ -1348,14 +1367,18 @@ std::uint64_t fill_list(PollList *list)
 	list->add(keeper.wake);
 	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
 		orbit->polled = list->count + 1;
+		// Once its end is known, the warden has some time to tell.
+		const bool told = orbit->ready && orbit->warden_at != never;
+
 		if (!list->add(orbit->link) || !list->add(orbit->socket) ||
-		    !list->add(orbit->link < 0 ? orbit->pidfd : -1)) {
+		    !list->add(told ? -1 : orbit->pidfd)) {
 			orbit->polled = 0;
 			next = now() + tick; // and look again
 			break;
 		}
 		next = orbit->time_at < next ? orbit->time_at : next;
 		next = orbit->tick_at < next ? orbit->tick_at : next;
+		next = orbit->warden_at < next ? orbit->warden_at : next;
 	}
 	return next;
 }
@@ -1369,9 +1392,15 @@ void look_after(Orbit *orbit, const PollList &list, std::uint64_t time)
 			hear_orbit(orbit, 64);
 		if (fds[0].revents && orbit->link == fds[0].fd)
 			hear_warden(orbit);
-		if (fds[2].revents && orbit->pidfd == fds[2].fd && orbit->pid)
-			on_death(orbit, nullptr);
+		if (fds[2].revents && orbit->pidfd == fds[2].fd && orbit->pid) {
+			if (orbit->link < 0)
+				on_death(orbit, nullptr);
+			else if (orbit->ready && orbit->warden_at == never)
+				orbit->warden_at = time + patience_for_death;
+		}
 	}
+	if (time >= orbit->warden_at)
+		give_up_warden(orbit);
 	check_limits(orbit, time);
 }
 
@@ -2172,13 +2201,18 @@ int call_async(orbit_handle *handle, const Call &call, orbit_task *out)
 	return err;
 }
 
-// A running task is cancelled by the end of its process; wait for that. It may return before.
-void cancel_running(Orbit *orbit, Task *task)
+// A running task is cancelled by the end of its process; wait for that. False: something else has
+// ended it.
+bool cancel_running(Orbit *orbit, Task *task)
 {
 	kill_process(orbit, ORBIT_CAUSE_NONE, ECANCELED);
 	task->refs++;
 	wait_until(task, 0, false, [=] { return task->stage == Stage::done; });
+
+	const bool cancelled = task->result.error == ECANCELED;
+
 	put_task(task);
+	return cancelled;
 }
 
 int cancel(orbit_handle *handle, const Call &call, std::uint64_t flags, std::uint64_t *cancelled)
@@ -2189,13 +2223,11 @@ int cancel(orbit_handle *handle, const Call &call, std::uint64_t flags, std::uin
 	const bool runs = running && (!call.fn || is_same(running, call));
 
 	*cancelled = cancel_waiting(orbit, [&](const Task *task) { return !call.fn || is_same(task, call); });
-	if (runs && flags & ORBIT_CANCEL_RUNNING) {
-		cancel_running(orbit, running);
-		++*cancelled;
-	}
+	if (runs && flags & ORBIT_CANCEL_RUNNING)
+		*cancelled += cancel_running(orbit, running);
 	if (*cancelled)
 		return 0;
-	return runs ? -EBUSY : -ESRCH;
+	return runs && !(flags & ORBIT_CANCEL_RUNNING) ? -EBUSY : -ESRCH;
 }
 
 Task *task_of(const orbit_task *handle)
@@ -2216,8 +2248,7 @@ int task_cancel(orbit_task *handle, std::uint64_t flags)
 	}
 	if (!(flags & ORBIT_CANCEL_RUNNING))
 		return -EBUSY;
-	cancel_running(task->orbit, task);
-	return task->result.error == ECANCELED ? 0 : -ESRCH;
+	return cancel_running(task->orbit, task) ? 0 : -ESRCH;
 }
 
 int task_wait(orbit_task *handle, std::uint64_t deadline_ns, orbit_outcome *out)

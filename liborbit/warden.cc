@@ -528,14 +528,14 @@ void answer(const Warden &warden, const WardenMessage &message, int fd)
 	tell(warden.birth->client, &message, sizeof(message), nullptr, 0, &fd, fd >= 0 ? 1 : 0, MSG_DONTWAIT);
 }
 
-void spawn(Warden *warden, int *fds, std::size_t nr_fds)
+void spawn(Warden *warden, int err, int *fds, std::size_t nr_fds)
 {
 	WardenMessage message{};
 
 	message.tell = Tell::spawned;
 	message.warden = getpid();
-	if (nr_fds != 2 || warden->child_fd >= 0) {
-		message.error = EINVAL;
+	if (err || nr_fds != 2 || warden->child_fd >= 0) {
+		message.error = err ? -err : EINVAL;
 	} else {
 		// Nothing here runs besides, so there is nothing for fork handlers to do: they have run
 		// when this process was made.
@@ -608,11 +608,9 @@ void tell_death(Warden *warden)
 			std::size_t count = 2;
 			const long got = hear(birth.client, &message, sizeof(message), received, &count, 0);
 
-			if (got == -EMFILE)
-				count = 0;
-			else if (got <= 0)
+			if (got != -EMFILE && got <= 0)
 				end_warden(warden); // so has the orbit, or main has called exec
-			spawn(&warden, received, count);
+			spawn(&warden, got < 0 ? -EMFILE : 0, received, count);
 		}
 	}
 }

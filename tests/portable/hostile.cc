@@ -371,6 +371,41 @@ TEST_F(Hostile, KillsItsWarden)
 	}
 }
 
+// A warden that is stopped tells nothing any more.
+TEST_F(Hostile, StopsItsWarden)
+{
+	orbit::Orbit orbit = make_orbit({.restart = true});
+	const auto got = orbit.call({.time_limit = 200ms}, {}, [] {
+		kill(getppid(), SIGSTOP);
+		for (;;)
+			pause();
+	});
+
+	EXPECT_EQ(got.error().code(), ETIMEDOUT);
+	EXPECT_EQ(orbit.call({}, [] { return 5; }).error().code(), ESHUTDOWN);
+}
+
+// A child that it leaves behind, and that has its socket, cannot speak for it.
+TEST_F(Hostile, LeavesAChildThatTalks)
+{
+	Pipe pipe;
+	orbit::Orbit orbit = make_orbit({.keep_fds = {&pipe.write_end, 1}, .restart = true});
+	const auto got = orbit.call({.time_limit = patience}, {}, [](int fd) {
+		const MoreMessage nothing = {Tell::more, 1};
+
+		if (fork())
+			std::raise(SIGKILL);
+		while (!liborbit::tell(server_socket(), &nothing, sizeof(nothing), nullptr, 0, nullptr, 0, 0))
+			;
+		_exit(write(fd, "e", 1) != 1);
+	}, pipe.write_end);
+	char byte = 0;
+
+	EXPECT_EQ(got.error().signal(), SIGKILL);
+	EXPECT_EQ(orbit.call({}, [] { return 5; }), 5);
+	EXPECT_TRUE(pipe.get(byte)) << "it sees the end of its socket";
+}
+
 // Signals to all that it can reach: its own session.
 TEST_F(Hostile, KillsItsGroup)
 {
