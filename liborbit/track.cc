@@ -2,6 +2,7 @@
 #include "track.h"
 
 #include "internal.h"
+#include "pagemap.h"
 #include "wire.h"
 
 #include <cerrno>
@@ -23,7 +24,7 @@ namespace liborbit {
 
 namespace {
 
-// ---- What the headers of older distributions lack ----------------------------------
+// ---- What the headers of older distributions lack ---------------------------------------
 
 constexpr int uffd_user_mode_only = 1;
 constexpr std::uint64_t uffd_wp_shmem = 1 << 12;
@@ -31,21 +32,7 @@ constexpr std::uint64_t uffd_wp_unpopulated = 1 << 13;
 constexpr std::uint64_t uffd_wp_async = 1 << 15;
 constexpr unsigned seal_future_write = 0x10;
 
-struct ScanArg {
-	std::uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-	std::uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-
-struct ScanRegion {
-	std::uint64_t start, end, categories;
-};
-
-constexpr unsigned long pagemap_scan = _IOWR('f', 16, ScanArg);
-constexpr std::uint64_t scan_wp_matching = 1 << 0;
-constexpr std::uint64_t scan_check_wpasync = 1 << 1;
-constexpr std::uint64_t page_is_written = 1 << 1;
-
-// ---- State -------------------------------------------------------------------------------
+// ---- State ------------------------------------------------------------------------------
 
 constexpr std::size_t scan_room = 1024;
 
@@ -79,7 +66,7 @@ void *address_of(const Tracked *pool, std::uint32_t page)
 	return reinterpret_cast<void *>(pool->start + page * page_size());
 }
 
-// ---- The list of changed pages ---------------------------------------------------------------
+// ---- The list of changed pages ----------------------------------------------------------
 
 void unlink_page(Tracked *pool, std::uint32_t page)
 {
@@ -108,7 +95,7 @@ void mark(Tracked *pool, std::uint32_t page, std::uint64_t snapshot)
 	pool->newest = page + 1;
 }
 
-// ---- userfaultfd -------------------------------------------------------------------------------
+// ---- userfaultfd ------------------------------------------------------------------------
 
 int open_uffd()
 {
@@ -262,7 +249,7 @@ long look_by_uffd(Tracked *pool, std::uint32_t first, std::uint32_t count, std::
 	return total;
 }
 
-// ---- mprotect ------------------------------------------------------------------------------------
+// ---- mprotect ---------------------------------------------------------------------------
 
 void enter_gate()
 {
@@ -417,7 +404,7 @@ int allocate_written(Tracked *pool)
 
 } // namespace
 
-// ---- Both ----------------------------------------------------------------------------------------
+// ---- Both -------------------------------------------------------------------------------
 
 Tracker choose_tracker(const char **why)
 {
@@ -607,22 +594,6 @@ void forget_tracking()
 	nr_pools = 0;
 	gate = 0;
 	stop_tracking();
-}
-
-// Not by memcpy(): that another thread writes meanwhile is no mistake, and TSan need not know.
-[[gnu::no_sanitize("thread", "address")]] void copy_page(void *to, const void *from)
-{
-#if defined(__x86_64__)
-	std::size_t words = page_size() / 8;
-
-	asm volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
-#else
-	auto *target = static_cast<std::uint64_t *>(to);
-	const auto *source = static_cast<const std::uint64_t *>(from);
-
-	for (std::size_t i = 0; i < page_size() / 8; i++)
-		target[i] = __atomic_load_n(source + i, __ATOMIC_RELAXED);
-#endif
 }
 
 } // namespace liborbit

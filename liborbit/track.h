@@ -9,7 +9,8 @@
 // a snapshot is taken; but a system call that writes to a page which is read-only fails with
 // EFAULT, and a thread that blocks SIGSEGV must not write to pools.
 //
-// But for the handler everything here is called under one lock, snapshot_lock of portable.cc.
+// But for the handler, and choose_tracker(), everything here is called with the snapshot lock held, see
+// portable.h.
 #ifndef LIBORBIT_TRACK_H
 #define LIBORBIT_TRACK_H
 
@@ -69,9 +70,6 @@ void open_pools();
 
 // In a forked child, which has no pools.
 void forget_tracking();
-
-// Copy a page, which another thread may be writing to.
-void copy_page(void *to, const void *from);
 
 } // namespace liborbit
 

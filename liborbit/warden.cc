@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "warden.h"
 
-#include "process.h"
+#include "pagemap.h"
 #include "wire.h"
 
 #include <cerrno>
@@ -30,7 +30,7 @@ namespace liborbit {
 
 namespace {
 
-// ---- The orbit's process ------------------------------------------------------------------
+// ---- The orbit's process ----------------------------------------------------------------
 
 // All of it is this process's own; a task that overwrites it harms only its orbit.
 struct Server {
@@ -178,18 +178,6 @@ int map_pieces(const MapMessage *message, const int *fds, std::size_t nr_fds)
 
 // ---- Which pages the task has written to
 
-struct ScanArg {
-	std::uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-	std::uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-
-struct ScanRegion {
-	std::uint64_t start, end, categories;
-};
-
-constexpr unsigned long pagemap_scan = _IOWR('f', 16, ScanArg);
-constexpr std::uint64_t page_is_file = 1 << 2, page_is_present = 1 << 3, page_is_swapped = 1 << 4;
-
 // A view is a private mapping of a file: what was written to is not the file's. Set the first
 // such range from a place on. 1: there is one. 0: there is none. Otherwise -errno.
 int find_written(int pagemap, std::uint64_t from, std::uint64_t end, Visible *found)
@@ -333,7 +321,8 @@ int send_bytes(const UpdateMessage &head, const void *data, std::size_t bytes)
 	return err;
 }
 
-int send_written(UpdateMessage head, const Visible &view, int pagemap, orbit_page_range *ranges, Part *parts)
+int send_written(UpdateMessage head, const Visible &view, int pagemap, orbit_page_range *ranges,
+		 Part *parts)
 {
 	const std::uint64_t end = head.target + head.bytes;
 	Visible written = {head.target, head.target};
@@ -515,7 +504,7 @@ int become_server(int socket, int shared, const Birth &birth)
 	serve_messages(buffer, arg);
 }
 
-// ---- The warden --------------------------------------------------------------------------------
+// ---- The warden -------------------------------------------------------------------------
 
 struct Warden {
 	const Birth *birth;
@@ -650,10 +639,10 @@ void restore_rseq()
 	become_warden(birth);
 }
 
-// ---- The main program -----------------------------------------------------------------------------
+// ---- The main program -------------------------------------------------------------------
 
-// A process between main and the one that is wanted. It runs in main's memory, on the stack of the thread that
-// waits for it, and ends at once, so that one is an orphan from the beginning. fork() by the main
+// A process between main and the one that is wanted. It runs in main's memory, on the stack of the
+// thread that waits for it, and ends at once, so that one is an orphan from the beginning. fork() by the main
 // program itself would make a child whose end raises SIGCHLD.
 struct Between {
 	void (*run)(const void *user);

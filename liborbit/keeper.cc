@@ -1,0 +1,1086 @@
+// SPDX-License-Identifier: MIT
+//
+// For the portable backend: how tasks begin and end, processes, limits, and the keeper, which hears
+// what wardens and orbits tell.
+#include "portable.h"
+
+#include "warden.h"
+
+#include <cerrno>
+#include <csignal>
+#include <ctime>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace liborbit::portable {
+
+namespace {
+
+constexpr std::uint64_t tick = 10 * ms;	       // how often limits are looked at
+constexpr std::uint64_t burst = 20 * ms;       // whose share of the CPU may be used at once
+constexpr unsigned max_fruitless = 5;	       // processes in a row that began no task
+// A warden that does not do its part within these is given up. Something has stopped it.
+constexpr std::uint64_t patience_for_death = 1000 * ms, patience_for_birth = 60'000 * ms;
+// More messages than a socket can hold.
+constexpr unsigned many_messages = 1024;
+
+struct Keeper {
+	pthread_t thread;
+	unsigned users;
+	int wake;
+	bool stop;
+	void *buffer;
+};
+
+ORBIT_STATE Keeper keeper;
+ORBIT_STATE pthread_mutex_t keeper_lock = PTHREAD_MUTEX_INITIALIZER;
+
+} // namespace
+
+void wake_keeper()
+{
+	const std::uint64_t one = 1;
+
+	if (write(keeper.wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		log(ORBIT_LOG_DEBUG, "the keeper cannot be woken");
+}
+
+// ---- Tasks: how they end ----------------------------------------------------------------
+
+void free_updates(Task *task)
+{
+	while (Update *update = task->first) {
+		task->first = update->next;
+		free(update);
+	}
+	task->last = nullptr;
+}
+
+void free_current(Task *task)
+{
+	if (task->current)
+		free(task->current->applied);
+	free(task->current);
+	task->current = nullptr;
+}
+
+void put_task(Task *task)
+{
+	if (--task->refs)
+		return;
+	free_updates(task);
+	free_current(task);
+	close_fd(&task->told);
+	free(task->arg);
+	free(task->sights);
+	free(task);
+}
+
+void notify(Task *task)
+{
+	const bool readable = task->stage == Stage::done || (task->first && task->flags & ORBIT_CALL_STREAM);
+
+	if (task->told >= 0 && readable != task->readable) {
+		char byte = 0;
+		const ssize_t done =
+			readable ? write(task->told, &byte, 1) : read(task->tells, &byte, 1);
+
+		task->readable = done == 1 ? readable : task->readable;
+	}
+	if (task->stage == Stage::done)
+		close_fd(&task->told);
+	wake_all(&task->event);
+}
+
+void drop_sights(Task *task)
+{
+	for (std::size_t i = 0; i < task->nr_sights; i++) {
+		const Sight &sight = task->sights[i];
+		Delta *delta = sight.view->first;
+
+		sight.view->tasks--;
+		while (delta && delta->snapshot < sight.delta)
+			delta = delta->next;
+		if (task->stage == Stage::waiting && delta && delta->snapshot == sight.delta) {
+			delta->tasks--;
+			merge_delta(sight.view, delta);
+		}
+	}
+}
+
+// It is in no queue any more.
+void finish(Task *task, int error, std::uint32_t cause, std::int32_t code, std::uint64_t fault)
+{
+	Orbit *const orbit = task->orbit;
+
+	drop_sights(task);
+	task->stage = Stage::done;
+	task->orbit = nullptr;
+	task->result.error = static_cast<std::uint32_t>(error);
+	task->result.cause = cause;
+	task->result.code = code;
+	task->result.fault_addr = fault;
+	if (error) {
+		free_updates(task);
+		orbit->stat.failed++;
+		orbit->stat.cancelled += error == ECANCELED && cause == ORBIT_CAUSE_NONE;
+	} else {
+		orbit->stat.completed++;
+	}
+	notify(task);
+	put_task(task);
+	sweep_views(orbit);
+}
+
+// ---- The queue --------------------------------------------------------------------------
+
+std::size_t in_queue(const Orbit *orbit)
+{
+	return orbit->waiting + (orbit->running ? 1 : 0);
+}
+
+void grant_room(Orbit *orbit)
+{
+	while (orbit->waiters &&
+	       (orbit->dead || in_queue(orbit) + orbit->reserved < orbit->options.queue_limit)) {
+		Waiter *const waiter = orbit->waiters;
+
+		orbit->waiters = waiter->next;
+		if (!orbit->dead)
+			orbit->reserved++;
+		wake_all(&waiter->granted);
+	}
+}
+
+void enqueue(Orbit *orbit, Task *task)
+{
+	task->next = nullptr;
+	if (orbit->last)
+		orbit->last->next = task;
+	else
+		orbit->first = task;
+	orbit->last = task;
+	orbit->waiting++;
+}
+
+static void enqueue_first(Orbit *orbit, Task *task)
+{
+	task->next = orbit->first;
+	orbit->first = task;
+	if (!orbit->last)
+		orbit->last = task;
+	orbit->waiting++;
+}
+
+Task *dequeue(Orbit *orbit)
+{
+	Task *const task = orbit->first;
+
+	orbit->first = task->next;
+	if (!orbit->first)
+		orbit->last = nullptr;
+	orbit->waiting--;
+	return task;
+}
+
+// ---- Processes --------------------------------------------------------------------------
+
+static void send_signal(const Orbit *orbit, int signal)
+{
+	if (orbit->pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, orbit->pidfd, signal, nullptr, 0);
+}
+
+void kill_process(Orbit *orbit, std::uint32_t cause, int error)
+{
+	if (!orbit->pid || orbit->killing)
+		return;
+	orbit->killing = true;
+	orbit->kill_cause = cause;
+	orbit->kill_error = error;
+	orbit->time_at = orbit->tick_at = never;
+	send_signal(orbit, SIGKILL);
+}
+
+static void unshare(Orbit *orbit)
+{
+	if (orbit->from_main)
+		munmap(orbit->from_main, page_size());
+	if (orbit->to_main)
+		munmap(orbit->to_main, page_size());
+	orbit->from_main = nullptr;
+	orbit->to_main = nullptr;
+}
+
+static void forget_process(Orbit *orbit)
+{
+	close_fd(&orbit->socket);
+	close_fd(&orbit->pidfd);
+	unshare(orbit);
+	free(orbit->incoming);
+	orbit->incoming = nullptr;
+	orbit->pid = 0;
+	orbit->starting = orbit->heard = orbit->ready = orbit->began = false;
+	orbit->executed = orbit->killing = orbit->stopped = orbit->ended = false;
+	orbit->time_at = orbit->tick_at = orbit->warden_at = never;
+	for (View *view = orbit->views; view; view = view->next)
+		view->mapped = false;
+	sweep_views(orbit);
+}
+
+// The orbit is dead for good. What waits ends.
+void end_orbit(Orbit *orbit)
+{
+	const struct orbit_stat &stat = orbit->stat;
+
+	orbit->dead = true;
+	close_fd(&orbit->link); // the warden ends with that, and the process with it
+	send_signal(orbit, SIGKILL);
+	forget_process(orbit);
+	while (orbit->first)
+		finish(dequeue(orbit), ECANCELED, stat.cause, stat.code, stat.fault_addr);
+	grant_room(orbit);
+	close_fd(&orbit->hup);
+	wake_all(&orbit->changed);
+}
+
+static int share_pages(Orbit *orbit, int *file)
+{
+	const std::size_t bytes = page_size();
+	const unsigned seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+	const int shared = memfd_create("orbit-shared", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (shared < 0)
+		return -errno;
+	// It is not for the orbit to cut off what main reads.
+	if (ftruncate(shared, static_cast<off_t>(2 * bytes)) || fcntl(shared, F_ADD_SEALS, seals)) {
+		const int err = -errno;
+
+		close(shared);
+		return err;
+	}
+
+	void *ours = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, shared, 0);
+	void *its = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, shared, static_cast<off_t>(bytes));
+
+	orbit->from_main = ours == MAP_FAILED ? nullptr : static_cast<FromMain *>(ours);
+	orbit->to_main = its == MAP_FAILED ? nullptr : static_cast<FromOrbit *>(its);
+	if (!orbit->from_main || !orbit->to_main || madvise(ours, bytes, MADV_DONTFORK) ||
+	    madvise(its, bytes, MADV_DONTFORK)) {
+		unshare(orbit);
+		close(shared);
+		return -ENOMEM;
+	}
+	*file = shared;
+	return 0;
+}
+
+// A pair of sockets, or -errno. The first is kept.
+int make_sockets(int type, int *sockets)
+{
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, sockets))
+		return -errno;
+	sockets[0] = lift(sockets[0]);
+	if (sockets[0] >= 0)
+		sockets[1] = lift(sockets[1]);
+	if (sockets[0] >= 0 && sockets[1] >= 0)
+		return 0;
+
+	const int err = -errno;
+
+	close_fd(&sockets[0]);
+	close_fd(&sockets[1]);
+	return err;
+}
+
+// Have the warden fork a process.
+int spawn(Orbit *orbit)
+{
+	const WardenMessage message = {Tell::spawn, 0, 0, 0, 0, 0, 0};
+	int sockets[2], fds[2];
+	int err = make_sockets(SOCK_SEQPACKET, sockets);
+
+	if (err)
+		return err;
+	err = share_pages(orbit, &fds[1]);
+	if (!err) {
+		fds[0] = sockets[1];
+		err = tell(orbit->link, &message, sizeof(message), nullptr, 0, fds, 2, MSG_DONTWAIT);
+		close(fds[1]);
+	}
+	close(sockets[1]);
+	// If the warden is gone, what it has said last says why.
+	if (err && err != -EPIPE && err != -ECONNRESET) {
+		close(sockets[0]);
+		unshare(orbit);
+		return err;
+	}
+	orbit->socket = sockets[0];
+	orbit->starting = true;
+	orbit->warden_at = now() + patience_for_birth;
+	return 0;
+}
+
+// ---- Limits -----------------------------------------------------------------------------
+
+static std::uint64_t cpu_time(pid_t pid)
+{
+	clockid_t clock;
+	timespec time;
+
+	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &time))
+		return 0;
+	return static_cast<std::uint64_t>(time.tv_sec) * 1000 * ms + static_cast<std::uint64_t>(time.tv_nsec);
+}
+
+// A share that is used up makes a debt, which the process sits out.
+static void share_cpu(Orbit *orbit, std::uint64_t cpu, std::uint64_t time)
+{
+	const std::uint64_t percent = orbit->options.cpu_percent;
+	const auto most = static_cast<std::int64_t>(burst * percent / 100);
+
+	if (!percent)
+		return;
+	if (orbit->share_at)
+		orbit->share += static_cast<std::int64_t>((time - orbit->share_at) * percent / 100);
+	orbit->share = orbit->share > most ? most : orbit->share;
+	orbit->share -= static_cast<std::int64_t>(cpu > orbit->cpu_seen ? cpu - orbit->cpu_seen : 0);
+	orbit->share_at = time;
+	orbit->cpu_seen = cpu;
+
+	const bool stop = orbit->share < 0 && orbit->running;
+
+	if (stop)
+		orbit->tick_at = time + static_cast<std::uint64_t>(-orbit->share) * 100 / percent + 1;
+	if (stop != orbit->stopped)
+		send_signal(orbit, stop ? SIGSTOP : SIGCONT);
+	orbit->stopped = stop;
+}
+
+static void begin_limits(Orbit *orbit, const Task *task)
+{
+	const bool ticks = task->cpu_limit || orbit->options.memory_limit || orbit->options.cpu_percent;
+	const std::uint64_t time = now();
+
+	orbit->time_at = task->time_limit && task->time_limit < never - time ? time + task->time_limit : never;
+	orbit->tick_at = ticks ? time + tick : never;
+	if (ticks) {
+		orbit->cpu_start = cpu_time(orbit->pid);
+		share_cpu(orbit, orbit->cpu_start, time);
+	}
+	if (ticks || orbit->time_at != never)
+		wake_keeper();
+}
+
+static void end_limits(Orbit *orbit)
+{
+	if (orbit->options.cpu_percent)
+		share_cpu(orbit, cpu_time(orbit->pid), now());
+	orbit->time_at = orbit->tick_at = never;
+}
+
+static bool is_over_memory(const Orbit *orbit, std::uint64_t used)
+{
+	const std::uint64_t limit = orbit->options.memory_limit;
+
+	return limit && used > orbit->base_memory && used - orbit->base_memory > limit;
+}
+
+static void check_limits(Orbit *orbit, std::uint64_t time)
+{
+	const Task *const task = orbit->running;
+
+	if (!task || orbit->killing)
+		return;
+	if (time >= orbit->time_at) {
+		kill_process(orbit, ORBIT_CAUSE_TIMEOUT, ETIMEDOUT);
+		return;
+	}
+	if (time < orbit->tick_at)
+		return;
+	orbit->tick_at = time + tick;
+
+	const std::uint64_t cpu = cpu_time(orbit->pid);
+
+	if (task->cpu_limit && cpu > orbit->cpu_start && cpu - orbit->cpu_start > task->cpu_limit)
+		kill_process(orbit, ORBIT_CAUSE_TIMEOUT, ETIMEDOUT);
+	else if (orbit->options.memory_limit && is_over_memory(orbit, anonymous_memory(orbit->pid, nullptr)))
+		kill_process(orbit, ORBIT_CAUSE_LIMIT, ENOMEM);
+	else
+		share_cpu(orbit, cpu, time);
+}
+
+// ---- A task begins ----------------------------------------------------------------------
+
+struct Pieces {
+	Orbit *orbit;
+	MapMessage message;
+	int fds[max_pieces];
+	std::size_t nr_fds;
+	int err;
+
+	void flush()
+	{
+		if (message.count && !err)
+			err = tell(orbit->socket, &message,
+				   offsetof(MapMessage, pieces) + message.count * sizeof(MapPiece), nullptr, 0,
+				   fds, nr_fds, MSG_DONTWAIT);
+		message.count = 0;
+		nr_fds = 0;
+	}
+
+	void add(const View *view, std::uint64_t from, std::uint64_t length, bool has_file)
+	{
+		// Where it may have few descriptors, it can receive one at a time.
+		const std::size_t room = orbit->options.nr_files ? 1 : max_pieces;
+
+		message.pieces[message.count++] = {view->start, view->bytes, from, length, has_file, 0};
+		if (has_file)
+			fds[nr_fds++] = view->mirror;
+		if (message.count == room)
+			flush();
+	}
+};
+
+// See to it that the orbit's process has the views of a task, and no others.
+static int map_views(Orbit *orbit, const Task *task)
+{
+	Pieces pieces = {orbit, {Tell::map, 0, {}}, {}, 0, 0};
+
+	for (std::size_t i = 0; i < task->nr_sights; i++)
+		task->sights[i].view->wanted = true;
+	for (View *view = orbit->views; view; view = view->next) {
+		if (!view->wanted && view->mapped && view->pool && view->length) {
+			// There, but empty.
+			pieces.add(view, 0, 0, true);
+			view->from = view->length = 0;
+		} else if (!view->wanted && view->mapped && !view->pool) {
+			pieces.add(view, 0, 0, false);
+			view->mapped = false;
+		}
+		view->wanted = false;
+	}
+	for (std::size_t i = 0; i < task->nr_sights; i++) {
+		const Sight &sight = task->sights[i];
+		View *const view = sight.view;
+
+		if (view->mapped && view->from == sight.from && view->length == sight.length)
+			continue;
+		pieces.add(view, sight.from, sight.length, true);
+		view->mapped = true;
+		view->from = sight.from;
+		view->length = sight.length;
+	}
+	pieces.flush();
+	return pieces.err;
+}
+
+static int send_task(const Orbit *orbit, const Task *task)
+{
+	TaskMessage head{};
+	const std::size_t seen = task->nr_sights * sizeof(Visible);
+	auto *body = static_cast<char *>(malloc(seen + task->arg_size + 1));
+
+	if (!body)
+		return -ENOMEM;
+	for (std::size_t i = 0; i < task->nr_sights; i++) {
+		const Sight &sight = task->sights[i];
+		const std::uint64_t start = sight.view->start + sight.from;
+		const Visible visible = {start, start + sight.length};
+
+		std::memcpy(body + i * sizeof(visible), &visible, sizeof(visible));
+	}
+	if (task->arg_size)
+		std::memcpy(body + seen, task->arg, task->arg_size);
+	head.tell = Tell::task;
+	head.receivable = task->receivable;
+	head.number = task->result.task;
+	head.entry = task->entry;
+	head.nr_visible = static_cast<std::uint32_t>(task->nr_sights);
+	head.arg_size = static_cast<std::uint32_t>(task->arg_size);
+	head.update_limit = orbit->options.update_limit;
+	__atomic_store_n(&orbit->from_main->received, 0, __ATOMIC_RELEASE);
+
+	const int err = tell(orbit->socket, &head, sizeof(head), body, seen + task->arg_size, nullptr, 0,
+			     MSG_DONTWAIT);
+
+	free(body);
+	return err;
+}
+
+// Bring the mirrors to the snapshot, and start it.
+static int start_task(Orbit *orbit, Task *task)
+{
+	for (std::size_t i = 0; i < task->nr_sights; i++)
+		if (const int err = apply_deltas(task->sights[i].view, task->sights[i].delta))
+			return err;
+
+	int err = map_views(orbit, task);
+
+	if (!err)
+		err = send_task(orbit, task);
+	return err;
+}
+
+static void give_up_process(Orbit *orbit, int err);
+
+void dispatch(Orbit *orbit)
+{
+	while (!orbit->dead && !orbit->running && orbit->first) {
+		if (!orbit->pid) {
+			if (orbit->starting)
+				return;
+			if (const int err = spawn(orbit))
+				give_up_process(orbit, err);
+			else
+				wake_keeper();
+			return;
+		}
+		if (!orbit->ready || orbit->killing || orbit->socket < 0)
+			return;
+
+		Task *const task = dequeue(orbit);
+		const int err = start_task(orbit, task);
+
+		if (err == -ENOMEM) {
+			finish(task, ENOMEM, ORBIT_CAUSE_NONE, 0, 0);
+			continue;
+		}
+		if (err) {
+			// It is gone, and it will be told; or it does not listen.
+			enqueue_first(orbit, task);
+			if (err != -EPIPE && err != -ECONNRESET)
+				kill_process(orbit, ORBIT_CAUSE_NONE, ECONNRESET);
+			return;
+		}
+		task->stage = Stage::running;
+		orbit->running = task;
+		orbit->began = true;
+		orbit->fruitless = 0;
+		begin_limits(orbit, task);
+	}
+	grant_room(orbit);
+}
+
+// ---- What processes tell, and their end -------------------------------------------------
+
+// Why a process that was there is not any more.
+struct End {
+	std::uint32_t cause;
+	std::int32_t code;
+	std::uint64_t fault;
+};
+
+static void process_ended(Orbit *orbit, const End &end)
+{
+	Task *const task = orbit->running;
+	const bool restarts = orbit->options.flags & ORBIT_RESTART && orbit->link >= 0;
+	const bool killed = orbit->killing;
+	const int error = killed ? orbit->kill_error : ECONNRESET;
+
+	if (!orbit->began)
+		orbit->fruitless++;
+	orbit->stat.cause = end.cause;
+	orbit->stat.code = end.code;
+	orbit->stat.fault_addr = end.fault;
+	orbit->running = nullptr;
+	forget_process(orbit);
+	if (task) {
+		orbit->stat.last_task = task->result.task;
+		if (!killed && restarts && task->flags & ORBIT_CALL_RETRY && !task->tried) {
+			task->tried = true;
+			task->stage = Stage::waiting;
+			task->sent = task->received = 0;
+			task->result.updates = 0;
+			free_updates(task);
+			enqueue_first(orbit, task);
+		} else if (error == ECANCELED) {
+			finish(task, error, ORBIT_CAUSE_NONE, 0, 0);
+		} else {
+			finish(task, error, end.cause, end.code, end.fault);
+		}
+	}
+	if (!restarts || orbit->fruitless >= max_fruitless)
+		end_orbit(orbit);
+	else
+		dispatch(orbit);
+}
+
+// None can be had.
+static void give_up_process(Orbit *orbit, int err)
+{
+	forget_process(orbit);
+	orbit->error = err;
+	orbit->stat.cause = ORBIT_CAUSE_TEMPLATE;
+	orbit->stat.code = -err;
+	orbit->stat.fault_addr = 0;
+	end_orbit(orbit);
+}
+
+// Both have told, in whatever order.
+static void begin_process(Orbit *orbit)
+{
+	if (!orbit->starting || !orbit->heard || !orbit->pid)
+		return;
+	if (orbit->was_ready)
+		orbit->stat.restarts++;
+	orbit->was_ready = true;
+	orbit->cpu_seen = cpu_time(orbit->pid);
+	orbit->share_at = now();
+	orbit->starting = false;
+	orbit->ready = true;
+	orbit->warden_at = never;
+	wake_all(&orbit->changed);
+	dispatch(orbit);
+}
+
+static bool on_ready(Orbit *orbit, const ReturnMessage &message)
+{
+	if (!orbit->starting || orbit->heard)
+		return orbit->killing;
+	orbit->heard = true;
+	orbit->base_memory = message.anonymous;
+	begin_process(orbit);
+	return true;
+}
+
+static void on_spawned(Orbit *orbit, const WardenMessage &message, int fd)
+{
+	if (message.error || fd < 0) {
+		if (fd >= 0)
+			close(fd);
+		give_up_process(orbit, message.error ? -message.error : -EMFILE);
+		return;
+	}
+	orbit->pid = message.pid;
+	orbit->warden = message.warden;
+	orbit->pidfd = lift(fd);
+	begin_process(orbit);
+}
+
+static void on_returned(Orbit *orbit, const ReturnMessage &message)
+{
+	Task *const task = orbit->running;
+
+	if (orbit->killing)
+		return;
+	if (!task || task->result.task != message.number || orbit->incoming) {
+		kill_process(orbit, ORBIT_CAUSE_NONE, ECONNRESET);
+		return;
+	}
+	if (is_over_memory(orbit, message.anonymous)) {
+		kill_process(orbit, ORBIT_CAUSE_LIMIT, ENOMEM);
+		return;
+	}
+	orbit->running = nullptr;
+	end_limits(orbit);
+	task->result.value = message.value;
+	finish(task, 0, ORBIT_CAUSE_NONE, 0, 0);
+	dispatch(orbit);
+}
+
+// Are the pages of an update some of those that the task sees, in order?
+static bool are_pages(const Task *task, const Update *update)
+{
+	const Sight &sight = task->sights[update->place];
+	std::uint64_t at = sight.from, bytes = 0;
+
+	for (std::uint32_t i = 0; i < update->nr_ranges; i++) {
+		orbit_page_range range;
+
+		std::memcpy(&range, update->data + i * sizeof(range), sizeof(range));
+		if (range.offset < at || !range.length || (range.offset | range.length) & (page_size() - 1) ||
+		    range.offset - sight.from > sight.length ||
+		    range.length > sight.length - (range.offset - sight.from))
+			return false;
+		at = range.offset + range.length;
+		bytes += range.length;
+	}
+	return bytes + update->nr_ranges * sizeof(orbit_page_range) == update->bytes;
+}
+
+static bool is_sane(const Orbit *orbit, const Task *task, const UpdateMessage &head)
+{
+	if (!task || task->result.task != head.number || !task->receivable || orbit->incoming)
+		return false;
+	if (head.kind != ORBIT_UPDATE_PAGES)
+		return head.bytes <= ORBIT_MAX_UPDATE;
+	if (head.place >= task->nr_sights)
+		return false;
+
+	const std::uint64_t most = task->sights[head.place].length;
+
+	return head.nr_ranges <= most / page_size() &&
+	       head.bytes <= most + head.nr_ranges * sizeof(orbit_page_range) &&
+	       head.bytes >= head.nr_ranges * sizeof(orbit_page_range);
+}
+
+// Returns false if it breaks the rules.
+static bool on_update(Orbit *orbit, const UpdateMessage &head)
+{
+	Task *const task = orbit->running;
+
+	if (!is_sane(orbit, task, head))
+		return false;
+
+	const bool pages = head.kind == ORBIT_UPDATE_PAGES;
+	const std::size_t content = head.bytes - (pages ? head.nr_ranges * sizeof(orbit_page_range) : 0);
+	const std::size_t charge = content ? content : 1;
+	const std::uint64_t kept = task->sent - task->received;
+
+	if (kept > orbit->options.update_limit || charge > orbit->options.update_limit - kept)
+		return false;
+
+	auto *update = static_cast<Update *>(malloc(sizeof(Update) + head.bytes));
+
+	if (!update) {
+		kill_process(orbit, ORBIT_CAUSE_MEMORY, ENOMEM);
+		return true;
+	}
+	*update = {};
+	update->kind = head.kind;
+	update->place = head.place;
+	update->target = head.target;
+	update->bytes = head.bytes;
+	update->charge = charge;
+	update->nr_ranges = pages ? head.nr_ranges : 0;
+	orbit->incoming = update;
+	return true;
+}
+
+static bool on_chunk(Orbit *orbit, const void *data, std::size_t bytes)
+{
+	Update *const update = orbit->incoming;
+	Task *const task = orbit->running;
+
+	if (!update)
+		return orbit->killing;
+	if (bytes > update->bytes - update->filled)
+		return false;
+	std::memcpy(update->data + update->filled, data, bytes);
+	update->filled += bytes;
+	if (update->filled < update->bytes)
+		return true;
+	if (update->kind == ORBIT_UPDATE_PAGES && !are_pages(task, update))
+		return false;
+	orbit->incoming = nullptr;
+	task->result.updates++;
+	orbit->stat.updates++;
+	if (task->dropped) {
+		task->sent += update->charge;
+		task->received += update->charge;
+		__atomic_store_n(&orbit->from_main->received, task->received, __ATOMIC_RELEASE);
+		free(update);
+		return true;
+	}
+	if (task->last)
+		task->last->next = update;
+	else
+		task->first = update;
+	task->last = update;
+	task->sent += update->charge;
+	if (task->flags & ORBIT_CALL_STREAM)
+		notify(task);
+	return true;
+}
+
+// Returns false if it breaks the rules. Anything may be in a message.
+static bool on_message(Orbit *orbit, const void *buffer, std::size_t bytes)
+{
+	Tell what;
+
+	if (bytes < sizeof(what) || bytes > max_message)
+		return false;
+	std::memcpy(&what, buffer, sizeof(what));
+	if (what == Tell::returned || what == Tell::ready) {
+		ReturnMessage message;
+
+		if (bytes != sizeof(message))
+			return false;
+		std::memcpy(&message, buffer, sizeof(message));
+		if (what == Tell::ready)
+			return on_ready(orbit, message);
+		on_returned(orbit, message);
+		return true;
+	}
+	if (what == Tell::update) {
+		UpdateMessage head;
+
+		if (bytes < sizeof(head))
+			return false;
+		std::memcpy(&head, buffer, sizeof(head));
+		return orbit->killing ||
+		       (on_update(orbit, head) && on_chunk(orbit, static_cast<const char *>(buffer) + sizeof(head),
+							   bytes - sizeof(head)));
+	}
+	if (what == Tell::more) {
+		MoreMessage more;
+
+		if (bytes < sizeof(more))
+			return false;
+		std::memcpy(&more, buffer, sizeof(more));
+		if (more.broken_off) {
+			free(orbit->incoming);
+			orbit->incoming = nullptr;
+			return true;
+		}
+		return on_chunk(orbit, static_cast<const char *>(buffer) + sizeof(more), bytes - sizeof(more));
+	}
+	return false;
+}
+
+// Its socket is closed: it ends, has called exec, or has closed its descriptors.
+static void on_hangup(Orbit *orbit)
+{
+	close_fd(&orbit->socket);
+	if (!orbit->pid || orbit->killing)
+		return;
+
+	const ProcessState process = look_at_process(orbit->pid);
+
+	orbit->executed = process.executed;
+	if (!process.ending)
+		kill_process(orbit, ORBIT_CAUSE_NONE, ECONNRESET);
+}
+
+static void hear_orbit(Orbit *orbit, unsigned most)
+{
+	for (unsigned i = 0; i < most && orbit->socket >= 0; i++) {
+		std::size_t no_fds = 0;
+		const long got = hear(orbit->socket, keeper.buffer, max_message, nullptr, &no_fds, MSG_DONTWAIT);
+
+		if (got == -EAGAIN)
+			return;
+		if (got == -EMFILE)
+			continue; // it sent descriptors: nobody asked for them
+		if (got <= 0)
+			on_hangup(orbit);
+		else if (!on_message(orbit, keeper.buffer, static_cast<std::size_t>(got)))
+			kill_process(orbit, ORBIT_CAUSE_NONE, ECONNRESET);
+	}
+}
+
+static End judge_end(const Orbit *orbit, const WardenMessage *message)
+{
+	const auto faulted = static_cast<std::int32_t>(
+		orbit->to_main ? __atomic_load_n(&orbit->to_main->faulted, __ATOMIC_RELAXED) : 0);
+	const bool by_fault = faulted == SIGSEGV || faulted == SIGBUS;
+
+	if (orbit->killing && orbit->kill_cause != ORBIT_CAUSE_NONE)
+		return {orbit->kill_cause, 0, 0};
+	if (message ? message->executed : orbit->executed)
+		return {ORBIT_CAUSE_EXEC, 0, 0};
+	if (message && message->code == CLD_EXITED)
+		return {ORBIT_CAUSE_EXIT, message->status, 0};
+
+	// Without a warden nobody knows, but for what the process itself could write down.
+	const std::int32_t signal = message ? message->status : by_fault ? faulted : SIGKILL;
+
+	return {ORBIT_CAUSE_SIGNAL, signal,
+		by_fault && faulted == signal ? __atomic_load_n(&orbit->to_main->address, __ATOMIC_RELAXED) : 0};
+}
+
+static void on_death(Orbit *orbit, const WardenMessage *message)
+{
+	// What it said before comes first. A process that it has forked may go on talking.
+	hear_orbit(orbit, many_messages);
+	process_ended(orbit, judge_end(orbit, message));
+}
+
+static void hear_warden(Orbit *orbit)
+{
+	while (orbit->link >= 0) {
+		WardenMessage message{};
+		int fd = -1;
+		std::size_t nr_fds = 1;
+		const long got = hear(orbit->link, &message, sizeof(message), &fd, &nr_fds, MSG_DONTWAIT);
+
+		if (got == -EAGAIN)
+			return;
+		if (got == -EMFILE) {
+			give_up_process(orbit, -EMFILE);
+		} else if (got != sizeof(message)) {
+			// Somebody has killed it. Its orbit goes on as long as the process does.
+			close_fd(&orbit->link);
+			if (!orbit->pid && (orbit->starting || orbit->first))
+				give_up_process(orbit, -ECHILD);
+		} else if (message.tell == Tell::spawned) {
+			on_spawned(orbit, message, nr_fds ? fd : -1);
+		} else if (message.tell == Tell::died && message.pid == orbit->pid) {
+			on_death(orbit, &message);
+		}
+	}
+}
+
+// It is gone, has been stopped, or does not answer for another reason.
+static void give_up_warden(Orbit *orbit)
+{
+	close_fd(&orbit->link);
+	if (orbit->ended)
+		on_death(orbit, nullptr);
+	else
+		give_up_process(orbit, -ECHILD);
+}
+
+// ---- The keeper -------------------------------------------------------------------------
+
+struct PollList {
+	pollfd *fds;
+	std::size_t count, room;
+
+	bool add(int fd)
+	{
+		if (count == room) {
+			const std::size_t more = room ? 2 * room : 64;
+			void *bigger = realloc(fds, more * sizeof(pollfd));
+
+			if (!bigger)
+				return false;
+			fds = static_cast<pollfd *>(bigger);
+			room = more;
+		}
+		fds[count++] = {fd, POLLIN, 0};
+		return true;
+	}
+};
+
+// Three for each orbit: its warden, its process, and the end of that.
+static std::uint64_t fill_list(PollList *list)
+{
+	std::uint64_t next = never;
+
+	list->count = 0;
+	list->add(keeper.wake);
+	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
+		orbit->polled = list->count + 1;
+		if (!list->add(orbit->link) || !list->add(orbit->socket) ||
+		    !list->add(orbit->ended ? -1 : orbit->pidfd)) {
+			orbit->polled = 0;
+			next = now() + tick; // and look again
+			break;
+		}
+		next = orbit->time_at < next ? orbit->time_at : next;
+		next = orbit->tick_at < next ? orbit->tick_at : next;
+		next = orbit->warden_at < next ? orbit->warden_at : next;
+	}
+	return next;
+}
+
+static void look_after(Orbit *orbit, const PollList &list, std::uint64_t time)
+{
+	if (orbit->polled && orbit->polled + 2 <= list.count) {
+		const pollfd *const fds = list.fds + orbit->polled - 1;
+
+		if (fds[1].revents && orbit->socket == fds[1].fd)
+			hear_orbit(orbit, 64);
+		if (fds[0].revents && orbit->link == fds[0].fd)
+			hear_warden(orbit);
+		if (fds[2].revents && orbit->pidfd == fds[2].fd && orbit->pid) {
+			orbit->ended = true;
+			orbit->warden_at = orbit->link < 0 ? time : time + patience_for_death;
+		}
+	}
+	if (time >= orbit->warden_at)
+		give_up_warden(orbit);
+	check_limits(orbit, time);
+}
+
+static void *keep(void *)
+{
+	PollList list{};
+
+	prctl(PR_SET_NAME, "orbit-keeper");
+	pthread_mutex_lock(&state_lock);
+	while (!keeper.stop) {
+		const std::uint64_t next = fill_list(&list);
+
+		pthread_mutex_unlock(&state_lock);
+
+		const std::uint64_t before = now();
+		const std::uint64_t left = next > before ? next - before : 0;
+		const timespec timeout = {static_cast<time_t>(left / (1000 * ms)),
+					  static_cast<long>(left % (1000 * ms))};
+
+		ppoll(list.fds, list.count, next == never ? nullptr : &timeout, nullptr);
+		if (list.fds[0].revents) {
+			std::uint64_t count;
+
+			if (read(keeper.wake, &count, sizeof(count)) < 0)
+				count = 0;
+		}
+		pthread_mutex_lock(&state_lock);
+
+		const std::uint64_t after = now();
+
+		for (Orbit *orbit = orbits; orbit; orbit = orbit->next)
+			look_after(orbit, list, after);
+	}
+	pthread_mutex_unlock(&state_lock);
+	free(list.fds);
+	return nullptr;
+}
+
+int start_keeper()
+{
+	const Locked locked(&keeper_lock);
+	sigset_t every, before;
+
+	if (keeper.users) {
+		keeper.users++;
+		return 0;
+	}
+	keeper.stop = false;
+	keeper.buffer = malloc(max_message);
+	keeper.wake = lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+
+	int err = keeper.wake < 0 ? -errno : keeper.buffer ? 0 : -ENOMEM;
+
+	if (!err) {
+		// The application's signals are not for it.
+		sigfillset(&every);
+		pthread_sigmask(SIG_SETMASK, &every, &before);
+		err = -pthread_create(&keeper.thread, nullptr, keep, nullptr);
+		pthread_sigmask(SIG_SETMASK, &before, nullptr);
+	}
+	if (err) {
+		close_fd(&keeper.wake);
+		free(keeper.buffer);
+		return err;
+	}
+	keeper.users = 1;
+	return 0;
+}
+
+void stop_keeper()
+{
+	const Locked locked(&keeper_lock);
+
+	if (--keeper.users)
+		return;
+	{
+		const Locked state(&state_lock);
+
+		keeper.stop = true;
+		wake_keeper();
+	}
+	pthread_join(keeper.thread, nullptr);
+	close_fd(&keeper.wake);
+	free(keeper.buffer);
+}
+
+void forget_keeper()
+{
+	if (keeper.users)
+		close_fd(&keeper.wake);
+	keeper = {};
+	pthread_mutex_init(&keeper_lock, nullptr);
+}
+
+} // namespace liborbit::portable
