@@ -25,9 +25,8 @@ ORBIT_STATE void *log_user;
 constexpr const Backend *backends[] = {&kernel_backend, &portable_backend};
 constexpr std::size_t nr_backends = sizeof(backends) / sizeof(*backends);
 
-ORBIT_STATE const Backend *asked_for;	   // by orbit_use_backend()
-ORBIT_STATE const Backend *used;	   // from the first that worked on
-ORBIT_STATE pthread_mutex_t backend_lock = PTHREAD_MUTEX_INITIALIZER;
+ORBIT_STATE const Backend *asked_for; // by orbit_use_backend()
+ORBIT_STATE const Backend *used;      // from the first that worked on
 
 // nullptr for "auto". -EINVAL: there is none of that name.
 int find_backend(const char *name, const Backend **found)
@@ -87,12 +86,12 @@ const Backend *choose_backend(int *err)
 		log(ORBIT_LOG_INFO, "%s %s", info.reason, info.advice);
 		return backend;
 	}
-	pthread_mutex_lock(&backend_lock);
-	if (!used)
-		__atomic_store_n(&used, backend, __ATOMIC_RELEASE);
-	backend = used;
-	pthread_mutex_unlock(&backend_lock);
-	return backend;
+
+	const Backend *first = nullptr;
+
+	// Another thread may have been faster.
+	__atomic_compare_exchange_n(&used, &first, backend, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	return first ? first : backend;
 }
 
 // The common start of the functions that create something.
@@ -373,14 +372,13 @@ int orbit_use_backend(const char *name) noexcept
 		return -EPERM;
 	if (const int err = find_backend(name, &backend))
 		return err;
-	pthread_mutex_lock(&backend_lock);
 
-	const int err = used && backend != used ? -EALREADY : 0;
+	const Backend *const in_use = __atomic_load_n(&used, __ATOMIC_ACQUIRE);
 
-	if (!err)
-		__atomic_store_n(&asked_for, backend, __ATOMIC_RELEASE);
-	pthread_mutex_unlock(&backend_lock);
-	return err;
+	if (in_use)
+		return backend && backend != in_use ? -EALREADY : 0;
+	__atomic_store_n(&asked_for, backend, __ATOMIC_RELEASE);
+	return 0;
 }
 
 int orbit_window_reserve(size_t bytes) noexcept

@@ -40,7 +40,6 @@ struct Keeper {
 };
 
 ORBIT_STATE Keeper keeper;
-ORBIT_STATE pthread_mutex_t keeper_lock = PTHREAD_MUTEX_INITIALIZER;
 
 } // namespace
 
@@ -1080,7 +1079,6 @@ void forget_keeper()
 	if (keeper.users)
 		close_fd(&keeper.wake);
 	keeper = {};
-	pthread_mutex_init(&keeper_lock, nullptr);
 }
 
 } // namespace liborbit::portable

@@ -21,6 +21,7 @@ namespace liborbit {
 
 namespace portable {
 
+ORBIT_STATE pthread_mutex_t keeper_lock = PTHREAD_MUTEX_INITIALIZER;
 ORBIT_STATE pthread_mutex_t snapshot_lock = PTHREAD_MUTEX_INITIALIZER;
 ORBIT_STATE pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
 ORBIT_STATE Orbit *orbits;
@@ -80,6 +81,7 @@ int judge_wait(int err, bool interruptible)
 
 void before_fork()
 {
+	pthread_mutex_lock(&keeper_lock);
 	pthread_mutex_lock(&snapshot_lock);
 	pthread_mutex_lock(&state_lock);
 }
@@ -88,6 +90,7 @@ void after_fork_in_parent()
 {
 	pthread_mutex_unlock(&state_lock);
 	pthread_mutex_unlock(&snapshot_lock);
+	pthread_mutex_unlock(&keeper_lock);
 }
 
 // Nothing of this is the child's. What it would keep open others wait for the end of.
@@ -109,8 +112,7 @@ void after_fork_in_child()
 	forget_keeper();
 	orbits = nullptr;
 	pools = nullptr;
-	pthread_mutex_init(&snapshot_lock, nullptr);
-	pthread_mutex_init(&state_lock, nullptr);
+	after_fork_in_parent(); // the locks are this thread's
 }
 
 int register_fork_handlers()

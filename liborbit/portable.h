@@ -164,7 +164,8 @@ struct Orbit {
 	struct orbit_stat stat;
 };
 
-extern pthread_mutex_t snapshot_lock, state_lock;
+// Outermost first. The first is for the keeper's beginning and end.
+extern pthread_mutex_t keeper_lock, snapshot_lock, state_lock;
 
 // All that there are; with the state lock, and with the snapshot lock.
 extern Orbit *orbits;
@@ -219,7 +220,7 @@ Pool *pool_of(const orbit_pool *handle);
 // The keeper exists as long as it has users. 0 or -errno.
 int start_keeper();
 void stop_keeper();
-void forget_keeper(); // in a forked child
+void forget_keeper(); // in a forked child, with its lock held
 // With the state lock held, and so are those that follow.
 void wake_keeper();
 

@@ -42,7 +42,7 @@ SANITIZERS = ("asan", "tsan")   # the builds in which the unit tests run once mo
 NOT_SANITIZED = {"asan": ("p1_isolation", "p8_limits"), "tsan": ("p1_isolation", "p8_limits")}
 # Tasks crash there on purpose: the signal is wanted, and not the sanitizer's report of it.
 LET_CRASH = {"ASAN_OPTIONS": "handle_segv=0:handle_sigbus=0:handle_abort=0",
-             "TSAN_OPTIONS": "handle_segv=0:handle_sigbus=0:handle_abort=0"}
+             "TSAN_OPTIONS": "handle_segv=0:handle_sigbus=0:handle_abort=0:die_after_fork=0"}
 PORTABLE = (("", "userfaultfd"), ("", "mprotect"), ("asan", "userfaultfd"), ("tsan", "userfaultfd"))
 
 
