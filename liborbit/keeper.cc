@@ -652,6 +652,7 @@ static bool on_ready(Orbit *orbit, const ReturnMessage &message)
 
 static void on_spawned(Orbit *orbit, const WardenMessage &message, int fd)
 {
+	fd = lift(fd);
 	if (message.error || fd < 0) {
 		if (fd >= 0)
 			close(fd);
@@ -660,7 +661,7 @@ static void on_spawned(Orbit *orbit, const WardenMessage &message, int fd)
 	}
 	orbit->pid = message.pid;
 	orbit->warden = message.warden;
-	orbit->pidfd = lift(fd);
+	orbit->pidfd = fd;
 	begin_process(orbit);
 }
 
@@ -956,13 +957,14 @@ static std::uint64_t fill_list(PollList *list)
 	std::uint64_t next = never;
 
 	list->count = 0;
-	list->add(keeper.wake);
+	if (!list->add(keeper.wake))
+		return now() + tick; // and try again
 	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
 		orbit->polled = list->count + 1;
 		if (!list->add(orbit->link) || !list->add(orbit->socket) ||
 		    !list->add(orbit->ended ? -1 : orbit->pidfd)) {
 			orbit->polled = 0;
-			next = now() + tick; // and look again
+			next = now() + tick;
 			break;
 		}
 		next = orbit->time_at < next ? orbit->time_at : next;
@@ -970,6 +972,14 @@ static std::uint64_t fill_list(PollList *list)
 		next = orbit->warden_at < next ? orbit->warden_at : next;
 	}
 	return next;
+}
+
+// The descriptor that was polled may have become another process's.
+static bool has_ended(const Orbit *orbit)
+{
+	pollfd fd = {orbit->pidfd, POLLIN, 0};
+
+	return orbit->pidfd >= 0 && poll(&fd, 1, 0) == 1;
 }
 
 static void look_after(Orbit *orbit, const PollList &list, std::uint64_t time)
@@ -981,7 +991,7 @@ static void look_after(Orbit *orbit, const PollList &list, std::uint64_t time)
 			hear_orbit(orbit, 64);
 		if (fds[0].revents && orbit->link == fds[0].fd)
 			hear_warden(orbit);
-		if (fds[2].revents && orbit->pidfd == fds[2].fd && orbit->pid) {
+		if (fds[2].revents && has_ended(orbit)) {
 			orbit->ended = true;
 			orbit->warden_at = orbit->link < 0 ? time : time + patience_for_death;
 		}
@@ -1008,7 +1018,7 @@ static void *keep(void *)
 					  static_cast<long>(left % (1000 * ms))};
 
 		ppoll(list.fds, list.count, next == never ? nullptr : &timeout, nullptr);
-		if (list.fds[0].revents) {
+		if (list.count && list.fds[0].revents) {
 			std::uint64_t count;
 
 			if (read(keeper.wake, &count, sizeof(count)) < 0)

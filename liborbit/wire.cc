@@ -99,8 +99,11 @@ long hear(int socket, void *buffer, std::size_t room, int *fds, std::size_t *nr_
 	*nr_fds = 0;
 	message.msg_iov = &data;
 	message.msg_iovlen = 1;
-	message.msg_control = &control;
-	message.msg_controllen = sizeof(control);
+	// Without room for any the kernel throws them away.
+	if (wanted) {
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control);
+	}
 	do {
 		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | flags);
 	} while (got < 0 && errno == EINTR);
