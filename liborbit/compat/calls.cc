@@ -112,19 +112,20 @@ int update_control(Module *module)
 		settle(module);
 	}
 
+	// The oldest first, for a snapshot may be taken at any moment: what it counts is there.
 	Control *control = module->control;
-	std::size_t count = 0;
+	std::size_t at = 0;
 
 	for (const Pool *pool = first_pool(); pool; pool = pool->next)
-		count += pool != set;
-	if (count > ORBIT_MAX_POOLS)
-		count = ORBIT_MAX_POOLS;
-	if (count == control->nr_pools)
-		return 0;
-	control->nr_pools = 0;
-	for (const Pool *pool = first_pool(); pool && control->nr_pools < count; pool = pool->next)
-		if (pool != set)
-			control->pools[control->nr_pools++] = {pool->pub.rawptr, pool->pub.length};
+		at += pool != set;
+
+	const std::size_t count = at < ORBIT_MAX_POOLS ? at : ORBIT_MAX_POOLS;
+
+	for (const Pool *pool = first_pool(); pool && at > control->nr_pools; pool = pool->next)
+		if (pool != set && --at < ORBIT_MAX_POOLS)
+			control->pools[at] = {pool->pub.rawptr, pool->pub.length};
+	if (count != control->nr_pools)
+		__atomic_store_n(&control->nr_pools, count, __ATOMIC_RELEASE);
 	return 0;
 }
 

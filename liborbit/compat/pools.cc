@@ -71,11 +71,7 @@ void recycle(ScratchMemory *memory)
 
 std::size_t page_size()
 {
-	static std::size_t bytes; // always the same
-
-	if (!bytes)
-		bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-	return bytes;
+	return static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 }
 
 Pool *make_pool(std::size_t bytes, const char *name)
@@ -155,12 +151,17 @@ Pool *scratch_pool()
 
 ScratchMemory *take_scratch_memory(Module *owner, const Pool *set)
 {
-	ScratchMemory *memory = memories;
+	ScratchMemory *memory = nullptr;
 	bool taken = false;
 
-	while (memory && (memory->set != set || (memory->owner && may_send(memory->owner)))) {
-		taken = taken || memory->set == set;
-		memory = memory->next;
+	// The pool itself, if it is free, rather than what was made in its place.
+	for (ScratchMemory *each = memories; each; each = each->next) {
+		if (each->set != set)
+			continue;
+		taken = true;
+		if ((!each->owner || each->owner == owner || !may_send(each->owner)) &&
+		    (!memory || each->pool == set))
+			memory = each;
 	}
 	if (!memory) {
 		memory = static_cast<ScratchMemory *>(calloc(1, sizeof(ScratchMemory)));

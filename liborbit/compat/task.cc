@@ -25,9 +25,22 @@ struct Sent {
 Sent *sent;
 std::size_t nr_sent, room_for_sent;
 
-bool is_held(const Control *control, std::size_t page)
+// The first page from this one on that is held, or is not; or the end.
+std::size_t find(const Control *control, std::size_t page, bool held)
 {
-	return control->held[page / 64] >> page % 64 & 1;
+	const std::uint64_t skipped = held ? 0 : ~0ULL; // a word without such a page
+
+	while (page < control->scratch_pages) {
+		const std::uint64_t word = control->held[page / 64];
+
+		if (page % 64 == 0 && word == skipped)
+			page += 64;
+		else if ((word >> page % 64 & 1) == held)
+			return page;
+		else
+			page++;
+	}
+	return control->scratch_pages;
 }
 
 // Cut what has been sent out of a run of pages [first, end): what is left, at its front.
@@ -53,18 +66,12 @@ std::size_t clear_end(std::size_t *first, std::size_t end)
 // The longest run of pages that nobody holds.
 std::size_t longest_run(const Control *control, std::size_t *start)
 {
+	const std::size_t all = control->scratch_pages;
 	std::size_t longest = 0;
 
-	for (std::size_t page = 0; page < control->scratch_pages;) {
-		if (is_held(control, page)) {
-			page++;
-			continue;
-		}
+	for (std::size_t page = find(control, 0, false); page < all; page = find(control, page, false)) {
+		const std::size_t end = find(control, page, true);
 
-		std::size_t end = page;
-
-		while (end < control->scratch_pages && !is_held(control, end))
-			end++;
 		while (page < end) {
 			const std::size_t run_end = clear_end(&page, end);
 

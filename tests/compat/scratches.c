@@ -381,6 +381,34 @@ static void two_orbits_share_a_pool(void)
 	orbit_destroy_all();
 }
 
+/* From one pool to another and back, while scratches of all are held. */
+static void another_pool(void)
+{
+	struct orbit_module *module = make(send_several);
+	struct orbit_pool *other = orbit_pool_create(NULL, 16 * PAGE);
+	const struct several one = {1, 6000};
+	union orbit_result results[4], value;
+	struct orbit_task task;
+
+	for (int i = 0; i < 4; i++) {
+		struct orbit_pool *pool = i % 2 ? other : scratch_pool;
+		const char *start = (char *)pool->rawptr, *at;
+
+		CHECK(orbit_scratch_set_pool(pool) == 0);
+		begin(module, NULL, &one, sizeof(one), &task);
+		CHECK(orbit_recvv(&results[i], &task) == 1);
+		at = (char *)results[i].scratch.ptr;
+		CHECK(at >= start && at < start + pool->length);
+		CHECK(orbit_recvv(&value, &task) == 0 && value.retval == 0);
+	}
+	for (int i = 0; i < 4; i++) {
+		CHECK(holds(&results[i].scratch, 'a', 6000));
+		CHECK(orbit_recvv_finish(&results[i].scratch) == 0);
+	}
+	CHECK(orbit_scratch_set_pool(scratch_pool) == 0);
+	orbit_destroy_all();
+}
+
 static unsigned long send_nothing(void *store, void *arg)
 {
 	struct orbit_scratch s;
@@ -692,6 +720,7 @@ int main(void)
 		TEST(memory_comes_back),
 		TEST(tasks_that_nobody_receives_give_memory_back),
 		TEST(two_orbits_share_a_pool),
+		TEST(another_pool),
 		TEST(an_empty_scratch),
 		TEST(a_list_in_a_scratch),
 		TEST(an_orbit_that_dies),

@@ -225,6 +225,16 @@ static void committed_pages_are_put_in_place(void)
 	CHECK(orbit_call_async(module, 0, 2, both, NULL, &commit, sizeof(commit), NULL) == 0);
 	CHECK(orbit_call(module, 2, both, NULL, &commit, sizeof(commit)) == 0);
 	CHECK(orbit_exists(module));
+
+	/* Pools that are made later are committed too. */
+	for (int i = 0; i < 3; i++) {
+		struct orbit_pool *later = orbit_pool_create(NULL, PAGE), *with_it[] = {later, pool};
+
+		commit.other = (char *)later->rawptr;
+		commit.value = (char)('p' + i);
+		CHECK(orbit_call(module, 2, with_it, NULL, &commit, sizeof(commit)) == 0);
+		CHECK(commit.other[7] == 'p' + i && commit.bytes[0] == 'p' + i);
+	}
 	orbit_destroy_all();
 }
 
