@@ -38,6 +38,8 @@ native := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/por
 debugged := $(BUILD)/tests/debugger/debugged
 examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(wildcard examples/*/))
 library := $(BUILD)/liborbit/liborbit.a
+compat_library := $(BUILD)/liborbit/liborbit-compat.a
+orbitctl_parts := $(BUILD)/liborbit/orbitctl.a
 # Programs against the published API, in C and in C++ from 2011 on.
 compats := $(addprefix $(BUILD)/,$(basename $(wildcard tests/compat/*.c tests/compat/*.cc)))
 # libFuzzer comes with clang. Without it there are none.
@@ -129,10 +131,10 @@ sanitized: deps
 
 units: $(units) $(native)
 
-$(library): FORCE
+$(library) $(compat_library) $(orbitctl_parts) &: FORCE
 	@$(MAKE) --no-print-directory -C liborbit all BUILD=$(abspath $(BUILD))/liborbit CXXFLAGS='$(CXXFLAGS)'
 
-orbitctl_parts := $(BUILD)/liborbit/orbitctl.a
+$(BUILD)/tests/unit/orbitctl $(BUILD)/tests/conformance/orbitctl: $(orbitctl_parts)
 
 $(BUILD)/tests/%: tests/%.cc $(library)
 	@mkdir -p $(@D)
@@ -146,14 +148,14 @@ $(debugged): $(BUILD)/%: %.cc $(library)
 	@$(CXX) -O0 -g $(flags) -o $@ $< $(library)
 
 compat_flags = $(CXXFLAGS) -D_GNU_SOURCE -Iinclude -Iinclude/orbit-compat -Wall -Wextra -Werror -MMD -MP
-compat_libraries := $(BUILD)/liborbit/liborbit-compat.a $(library) -pthread
+compat_libraries := $(compat_library) $(library) -pthread
 
-$(BUILD)/tests/compat/%: tests/compat/%.c $(library)
+$(BUILD)/tests/compat/%: tests/compat/%.c $(compat_library)
 	@mkdir -p $(@D)
 	@echo "  CC   $@"
 	@$(CC) -std=c11 $(compat_flags) -o $@ $< $(compat_libraries)
 
-$(BUILD)/tests/compat/%: tests/compat/%.cc $(library)
+$(BUILD)/tests/compat/%: tests/compat/%.cc $(compat_library)
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
 	@$(CXX) -std=$(if $(filter %/macros,$@),c++11,c++20) $(compat_flags) -o $@ $< $(compat_libraries)
