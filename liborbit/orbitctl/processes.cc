@@ -124,10 +124,14 @@ int Processes::read(int pid, Process *process) const
 
 		if (length < 0 && (errno == EACCES || errno == EPERM))
 			return errno;
-		if (length <= 0 || !std::string_view(link, static_cast<std::size_t>(length)).starts_with("anon_inode:[orbit"))
+		if (length <= 0)
 			continue;
-		if (!read_file(base / "fdinfo" / std::to_string(fd), &text))
-			add(process, fd, parse_fdinfo({link, static_cast<std::size_t>(length)}, text));
+
+		const std::string_view what(link, static_cast<std::size_t>(length));
+
+		if (what.starts_with("anon_inode:[orbit") &&
+		    !read_file(base / "fdinfo" / std::to_string(fd), &text))
+			add(process, fd, parse_fdinfo(what, text));
 	}
 	return 0;
 }

@@ -524,7 +524,8 @@ static unsigned long count_fds(void *store, void *arg)
 	const int *fds = (const int *)arg;
 
 	(void)store;
-	return (unsigned long)((fcntl(fds[0], F_GETFD) >= 0) + 10 * (fcntl(fds[1], F_GETFD) >= 0) + 100 * (fcntl(1, F_GETFD) >= 0));
+	return (unsigned long)((fcntl(fds[0], F_GETFD) >= 0) + 10 * (fcntl(fds[1], F_GETFD) >= 0) +
+			       100 * (fcntl(1, F_GETFD) >= 0));
 }
 
 static void descriptors_that_exec_would_keep(void)

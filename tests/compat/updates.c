@@ -277,7 +277,8 @@ static unsigned long send_two(void *store, void *arg)
 
 static void only_declared_memory_is_changed(void)
 {
-	struct orbit_pool *pool = orbit_pool_create(NULL, 4 * PAGE), *free_pool = orbit_pool_create(NULL, 4 * PAGE);
+	struct orbit_pool *pool = orbit_pool_create(NULL, 4 * PAGE);
+	struct orbit_pool *free_pool = orbit_pool_create(NULL, 4 * PAGE);
 	struct orbit_module *module = make(write_and_commit);
 	struct commit commit = {(char *)pool->rawptr, NULL, 'd', -1};
 	struct orbit_update *update = make_buffer();
