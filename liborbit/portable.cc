@@ -110,6 +110,7 @@ void after_fork_in_child()
 	for (Pool *pool = pools; pool; pool = pool->next)
 		pool->handle->fd = -1;
 	forget_keeper();
+	forget_parents();
 	orbits = nullptr;
 	pools = nullptr;
 	after_fork_in_parent(); // the locks are this thread's
@@ -904,8 +905,10 @@ void orbit_close(orbit_handle *handle)
 		free_orbit(orbit);
 	}
 	close(handle->fd);
-	if (ours)
-		stop_keeper();
+	if (!ours)
+		return;
+	reap_parents();
+	stop_keeper();
 }
 
 int stat(const orbit_handle *handle, struct orbit_stat *out)

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -738,9 +739,181 @@ int fork_orphan(void (*run)(const void *user), const void *user)
 	return child < 0 ? child : -between.error;
 }
 
+// ---- Where main is init, or a subreaper
+
+namespace {
+
+// Orphans are its children there. So the process between stays, with a stack of its own, as their
+// parent: it raises no signal, and a wait function finds it only with __WALL or __WCLONE.
+struct Parent {
+	Parent *next;
+	void (*run)(const void *user);
+	const void *user;
+	void *stack;
+	std::size_t stack_bytes;
+	pid_t pid;
+	volatile int error;
+	std::uint32_t done; // a futex
+};
+
+ORBIT_STATE Parent *parents;
+ORBIT_STATE pthread_mutex_t parents_lock = PTHREAD_MUTEX_INITIALIZER;
+
+bool adopts_orphans()
+{
+	int subreaper = 0;
+
+	return getpid() == 1 || (!prctl(PR_GET_CHILD_SUBREAPER, &subreaper) && subreaper);
+}
+
+// Without errno, which is the other thread's.
+[[gnu::always_inline]] inline long bare_syscall(long number, long a, long b, long c, long d)
+{
+#if defined(__x86_64__)
+	register long r10 __asm__("r10") = d;
+	long result;
+
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return result;
+#elif defined(__aarch64__)
+	register long x8 __asm__("x8") = number;
+	register long x0 __asm__("x0") = a;
+	register long x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c;
+	register long x3 __asm__("x3") = d;
+
+	__asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory");
+	return x0;
+#else
+	return -ENOSYS + (number + a + b + c + d) * 0;
+#endif
+}
+
+// Until it has forked, the thread that made it waits, and this one has its thread-local variables.
+// Then both go on, so from there on this one calls no function.
+[[gnu::no_sanitize("thread", "address")]] int be_parent(void *user)
+{
+	auto *const parent = static_cast<Parent *>(user);
+
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+
+	const pid_t pid = fork();
+
+	if (!pid) {
+		in_orbit = true;
+		restore_rseq();
+		parent->run(parent->user);
+		_exit(0);
+	}
+	parent->error = pid < 0 ? errno : 0;
+	__atomic_store_n(&parent->done, 1, __ATOMIC_RELEASE);
+	bare_syscall(SYS_futex, reinterpret_cast<long>(&parent->done), FUTEX_WAKE_PRIVATE, 1, 0);
+	while (bare_syscall(SYS_wait4, -1, 0, __WALL, 0) != -ECHILD)
+		;
+	for (;;)
+		bare_syscall(SYS_exit_group, 0, 0, 0, 0);
+}
+
+void free_parent(Parent *parent)
+{
+	if (parent->stack)
+		munmap(parent->stack, parent->stack_bytes);
+	free(parent);
+}
+
+// Those whose children have ended.
+void reap_parents_locked()
+{
+	Parent **link = &parents;
+
+	while (Parent *parent = *link) {
+		if (!waitpid(parent->pid, nullptr, WNOHANG | __WCLONE)) {
+			link = &parent->next;
+			continue;
+		}
+		*link = parent->next;
+		free_parent(parent);
+	}
+}
+
+// The warden runs on this stack, and so do tasks.
+int make_stack(Parent *parent)
+{
+	constexpr std::size_t usual = 8 << 20, most = 64 << 20;
+	rlimit limit = {usual, usual};
+
+	getrlimit(RLIMIT_STACK, &limit);
+	parent->stack_bytes = whole_pages(limit.rlim_cur < most ? limit.rlim_cur : usual);
+	parent->stack = mmap(nullptr, parent->stack_bytes, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+	if (parent->stack == MAP_FAILED) {
+		parent->stack = nullptr;
+		return -ENOMEM;
+	}
+	return mprotect(parent->stack, page_size(), PROT_NONE) ? -errno : 0; // it ends there
+}
+
+int fork_with_parent(void (*run)(const void *user), const void *user)
+{
+	auto *parent = static_cast<Parent *>(calloc(1, sizeof(Parent)));
+	sigset_t every, before;
+
+	if (!parent)
+		return -ENOMEM;
+	parent->run = run;
+	parent->user = user;
+	if (const int err = make_stack(parent)) {
+		free_parent(parent);
+		return err;
+	}
+	sigfillset(&every);
+	pthread_sigmask(SIG_SETMASK, &every, &before);
+	parent->pid = clone(be_parent, static_cast<char *>(parent->stack) + parent->stack_bytes, CLONE_VM, parent);
+
+	int err = parent->pid < 0 ? -errno : 0;
+
+	if (!err) {
+		// Not by a function that sets errno: that is the other's meanwhile.
+		while (!__atomic_load_n(&parent->done, __ATOMIC_ACQUIRE))
+			bare_syscall(SYS_futex, reinterpret_cast<long>(&parent->done), FUTEX_WAIT_PRIVATE, 0, 0);
+		err = -parent->error;
+	}
+	pthread_sigmask(SIG_SETMASK, &before, nullptr);
+	if (parent->pid < 0) {
+		free_parent(parent);
+		return err;
+	}
+	pthread_mutex_lock(&parents_lock);
+	parent->next = parents;
+	parents = parent;
+	pthread_mutex_unlock(&parents_lock);
+	return err;
+}
+
+} // namespace
+
+void reap_parents()
+{
+	pthread_mutex_lock(&parents_lock);
+	reap_parents_locked();
+	pthread_mutex_unlock(&parents_lock);
+}
+
+void forget_parents()
+{
+	parents = nullptr;
+	pthread_mutex_init(&parents_lock, nullptr);
+}
+
 int start_warden(const Birth &birth)
 {
-	return fork_orphan([](const void *user) { run_warden(user); }, &birth);
+	const auto run = [](const void *user) { run_warden(user); };
+
+	reap_parents();
+	return adopts_orphans() ? fork_with_parent(run, &birth) : fork_orphan(run, &birth);
 }
 
 void become_warden(const Birth &birth)

@@ -17,6 +17,11 @@ namespace liborbit {
 // is the C library's fork(), so fork handlers run. 0 or -errno.
 int fork_orphan(void (*run)(const void *user), const void *user);
 
+// Where the main program adopts orphans, a warden has a parent that ends after it. Reap those that
+// have; and in a forked child, forget them.
+void reap_parents();
+void forget_parents();
+
 // Fork a warden from this process. It has no process yet; if it fails, it tells so instead.
 int start_warden(const Birth &birth);
 
