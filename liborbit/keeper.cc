@@ -240,7 +240,10 @@ void end_orbit(Orbit *orbit)
 	const struct orbit_stat &stat = orbit->stat;
 
 	orbit->dead = true;
-	close_fd(&orbit->link); // the warden ends with that, and the process with it
+	// The warden ends with that, and the process with it; unless a task has stopped it.
+	if (orbit->link >= 0 && orbit->warden)
+		kill(orbit->warden, SIGCONT);
+	close_fd(&orbit->link);
 	send_signal(orbit, SIGKILL);
 	forget_process(orbit);
 	while (orbit->first)
@@ -922,6 +925,8 @@ static void hear_warden(Orbit *orbit)
 // It is gone, has been stopped, or does not answer for another reason.
 static void give_up_warden(Orbit *orbit)
 {
+	if (orbit->link >= 0 && orbit->warden)
+		kill(orbit->warden, SIGKILL); // as long as it has the other end its number is its own
 	close_fd(&orbit->link);
 	if (orbit->ended)
 		on_death(orbit, nullptr);

@@ -811,6 +811,8 @@ bool adopts_orphans()
 	parent->error = pid < 0 ? errno : 0;
 	__atomic_store_n(&parent->done, 1, __ATOMIC_RELEASE);
 	bare_syscall(SYS_futex, reinterpret_cast<long>(&parent->done), FUTEX_WAKE_PRIVATE, 1, 0);
+	// It has its own copies of main's descriptors, whose ends others wait for.
+	bare_syscall(SYS_close_range, 0, ~0U, 0, 0);
 	while (bare_syscall(SYS_wait4, -1, 0, __WALL, 0) != -ECHILD)
 		;
 	for (;;)
