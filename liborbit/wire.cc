@@ -104,9 +104,10 @@ long hear(int socket, void *buffer, std::size_t room, int *fds, std::size_t *nr_
 		message.msg_control = &control;
 		message.msg_controllen = sizeof(control);
 	}
+	// That the other side has ended with messages unread is told once, before what it has said last.
 	do {
 		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | flags);
-	} while (got < 0 && errno == EINTR);
+	} while (got < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (got < 0)
 		return -errno;
 	for (cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {

@@ -47,7 +47,7 @@ NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNo
 # Tasks crash there on purpose: the signal is wanted, and not the sanitizer's report of it.
 LET_CRASH = {"ASAN_OPTIONS": "handle_segv=0:handle_sigbus=0:handle_abort=0",
              "TSAN_OPTIONS": "handle_segv=0:handle_sigbus=0:handle_abort=0:die_after_fork=0"}
-PORTABLE = (("", "userfaultfd"), ("", "mprotect"), ("asan", "userfaultfd"), ("tsan", "userfaultfd"))
+PORTABLE = (("", "auto"), ("", "mprotect"), ("asan", "auto"), ("tsan", "auto"))
 
 
 def executables(directory):

@@ -158,7 +158,7 @@ ORBIT_API int orbit_probe_backend(size_t index, struct orbit_probe_info *out) OR
  * Without this call the environment variable ORBIT_BACKEND says which, and
  * without that it is "auto".  The choice is for the life of the process: call this
  * before pools and orbits are made.  With the portable backend, ORBIT_TRACKER=mprotect
- * has changed pages found by a signal handler (ORBIT_FEATURE_CUT, and not
+ * (rather than userfaultfd, or auto) has changed pages found by a signal handler (ORBIT_FEATURE_CUT, and not
  * ORBIT_FEATURE_IO); a thread that blocks SIGSEGV must not write to pools then.
  *
  * Returns 0.  -EINVAL: there is no such backend.  -EALREADY: another one is used.
