@@ -84,7 +84,7 @@ void put_task(Task *task)
 
 void notify(Task *task)
 {
-	const bool readable = task->stage == Stage::done || (task->first && task->flags & ORBIT_CALL_STREAM);
+	const bool readable = task->first && task->flags & ORBIT_CALL_STREAM;
 
 	if (task->told >= 0 && readable != task->readable) {
 		char byte = 0;
@@ -93,6 +93,7 @@ void notify(Task *task)
 
 		task->readable = done == 1 ? readable : task->readable;
 	}
+	// With that the other end is readable for ever, and hung up, in one step.
 	if (task->stage == Stage::done)
 		close_fd(&task->told);
 	wake_all(&task->event);

@@ -255,14 +255,11 @@ int make_task(Task **out, const Call &call, bool handle)
 	int err = task->sights ? copy_argument(task, call) : -ENOMEM;
 
 	if (!err && handle) {
-		int ends[2];
+		int ends[2] = {-1, -1};
 
-		if (!pipe2(ends, O_CLOEXEC | O_NONBLOCK)) {
-			task->told = lift(ends[1]);
-			task->tells = lift(ends[0]);
-		}
-		if (task->told < 0 || task->tells < 0)
-			err = -errno;
+		err = make_sockets(SOCK_STREAM | SOCK_NONBLOCK, ends);
+		task->tells = ends[0];
+		task->told = ends[1];
 	}
 	if (err) {
 		close_fd(&task->tells);

@@ -102,8 +102,8 @@ struct Task {
 	bool dropped;	 // or had one
 	bool tried;
 	std::uint32_t event; // a futex: changes when something happens
-	int told;	     // the write end of its pipe, or -1
-	int tells;	     // the read end, which is the handle's
+	int told;	     // the library's end of its socket, or -1
+	int tells;	     // the other, which is the handle's
 	bool readable;	     // there is a byte in it
 	Update *first, *last;
 	Update *current; // received last
