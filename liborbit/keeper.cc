@@ -23,9 +23,9 @@ namespace liborbit::portable {
 
 namespace {
 
-constexpr std::uint64_t tick = 10 * ms;	       // how often limits are looked at
-constexpr std::uint64_t burst = 20 * ms;       // whose share of the CPU may be used at once
-constexpr unsigned max_fruitless = 5;	       // processes in a row that began no task
+constexpr std::uint64_t tick = 10 * ms;	  // how often limits are looked at
+constexpr std::uint64_t burst = 20 * ms;	  // whose share of the CPU may be used at once
+constexpr unsigned max_fruitless = 5;	  // processes in a row that began no task
 // A warden that does not do its part within these is given up. Something has stopped it.
 constexpr std::uint64_t patience_for_death = 1000 * ms, patience_for_birth = 60'000 * ms;
 // More messages than a socket can hold.

@@ -277,7 +277,6 @@ static int copy_to_delta(View *view, std::uint64_t snapshot, Delta **out)
 	return 0;
 }
 
-// What is in a pool's part is the task's; main finds zeroes.
 static bool is_zero(const void *page)
 {
 	const auto *words = static_cast<const std::uint64_t *>(page);
@@ -288,6 +287,7 @@ static bool is_zero(const void *page)
 	return !all;
 }
 
+// What was in a pool's part is the task's; main finds zeroes.
 static std::uint64_t clear_moved(const Sight &sight)
 {
 	const Tracked &tracked = sight.view->pool->tracked;
@@ -308,7 +308,7 @@ static std::uint64_t clear_moved(const Sight &sight)
 }
 
 struct Counts {
-	std::uint64_t found, copied, moved;
+	std::uint64_t found, copied;
 };
 
 // Look at all pools, then copy what has changed. If main's threads can be kept from writing, it

@@ -67,7 +67,7 @@ Pool *pool_of(const orbit_pool *handle)
 
 namespace {
 
-constexpr unsigned max_abandoned = 256;	       // outcomes that nobody has come back for
+constexpr unsigned max_abandoned = 256; // outcomes that nobody has come back for
 
 // What a wait has come to: 0 to look again.
 int judge_wait(int err, bool interruptible)

@@ -5,8 +5,7 @@
 // call brings what has changed since (track.h) to the mirror, or, while tasks wait or run, to a
 // delta that is kept until the task begins.
 //
-// Two locks: snapshot_lock for pools and what changed in them, then state_lock for orbits and
-// tasks. One thread, the keeper, hears what wardens and orbits tell, and watches limits; it exists
+// There is a lock for pools and what changed in them, and one for orbits and tasks. One thread, the keeper, hears what wardens and orbits tell, and watches limits; it exists
 // as long as there are orbits.
 #ifndef LIBORBIT_PORTABLE_H
 #define LIBORBIT_PORTABLE_H
@@ -23,7 +22,7 @@
 
 namespace liborbit::portable {
 
-constexpr std::uint64_t ms = 1'000'000;	      // in nanoseconds
+constexpr std::uint64_t ms = 1'000'000; // in nanoseconds
 constexpr std::uint64_t never = UINT64_MAX;
 
 struct Pool {
