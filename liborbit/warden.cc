@@ -651,7 +651,7 @@ struct Between {
 	volatile int error; // written by a function that does not return, so to speak
 };
 
-[[noreturn, gnu::noinline, gnu::no_sanitize("thread", "address")]] void run_between(Between *between)
+[[noreturn, gnu::noinline]] __attribute__((no_sanitize("thread", "address"))) void run_between(Between *between)
 {
 	const pid_t pid = fork();
 
@@ -667,7 +667,7 @@ struct Between {
 }
 
 // vfork() without SIGCHLD. The child must not return from the function that called it.
-[[gnu::noinline, gnu::no_sanitize("thread", "address")]] pid_t start_between(Between *between)
+[[gnu::noinline]] __attribute__((no_sanitize("thread", "address"))) pid_t start_between(Between *between)
 {
 	constexpr unsigned long flags = CLONE_VM | CLONE_VFORK;
 	long pid;
@@ -794,7 +794,7 @@ bool adopts_orphans()
 
 // Until it has forked, the thread that made it waits, and this one has its thread-local variables.
 // Then both go on, so from there on this one calls no function.
-[[gnu::no_sanitize("thread", "address")]] int be_parent(void *user)
+__attribute__((no_sanitize("thread", "address"))) int be_parent(void *user)
 {
 	auto *const parent = static_cast<Parent *>(user);
 
