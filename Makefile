@@ -6,6 +6,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 DESTDIR ?=
 CXXFLAGS ?= -O2 -g
+JOBS ?= $(shell nproc)
 
 # Built kernels to use instead of those of the series, for work on the patches.
 KERNEL ?=
@@ -120,14 +121,14 @@ boot: programs
 	tests/vm/run.py boot --kernel "$$kernel" --root host --chdir $(CURDIR)
 
 programs: deps
-	@$(MAKE) -s $(library) $(examples) $(gtests) $(static) $(debugged) $(compats) $(fuzzers)
+	@$(MAKE) -s -j$(JOBS) $(library) $(examples) $(gtests) $(static) $(debugged) $(compats) $(fuzzers)
 
 # The tests that run here again, under sanitizers: whatever one of them finds ends the test.  GCC warns
 # that TSan does not know fences; the tests that use them have one thread.
 sanitized: deps
-	@$(MAKE) -s units BUILD=$(BUILD)/asan SANITIZE=address,undefined \
+	@$(MAKE) -s -j$(JOBS) units BUILD=$(BUILD)/asan SANITIZE=address,undefined \
 		CXXFLAGS='-O1 -g -fno-sanitize-recover=all'
-	@$(MAKE) -s units BUILD=$(BUILD)/tsan SANITIZE=thread CXXFLAGS='-O1 -g -Wno-tsan'
+	@$(MAKE) -s -j$(JOBS) units BUILD=$(BUILD)/tsan SANITIZE=thread CXXFLAGS='-O1 -g -Wno-tsan'
 
 units: $(units) $(native)
 
