@@ -245,7 +245,7 @@ inline void reached(Point where)
 
 // How many objects are in use in each slab cache, and some of /proc/meminfo in KiB.
 struct Figures {
-	std::map<std::string, long> slabs, memory;
+	std::map<std::string, long> slabs, memory, slab_room; // slab_room: objects in one slab
 	bool has_orbit_caches = false;
 };
 
@@ -283,10 +283,11 @@ inline Figures take_figures(const std::string &cgroup)
 
 	while (std::getline(slabinfo, line)) {
 		std::istringstream words(line);
-		long active;
+		long active, all, bytes_each, room;
 
-		if (words >> name >> active) {
+		if (words >> name >> active >> all >> bytes_each >> room) {
 			figures.slabs[name] = active;
+			figures.slab_room[name] = room;
 			figures.has_orbit_caches |= name.starts_with("orbit");
 		}
 	}
@@ -335,7 +336,10 @@ inline std::string grown(const Figures &before, const Figures &now, u64 rounds)
 		const long was = old == before.slabs.end() ? 0 : old->second;
 		const bool ours = name.starts_with("orbit");
 
-		if (active - was > (ours ? 0 : objects))
+		// Of a slab that a processor allocates from, all objects count as in use.
+		const long uncertain = 4 * now.slab_room.at(name);
+
+		if (active - was > (ours ? 0 : objects + uncertain))
 			text << "slab " << name << " from " << was << " to " << active << " objects; ";
 	}
 	return text.str();

@@ -492,7 +492,8 @@ class Report:
 
 def guest_program(name):
     """Where a program of the host is in a hermetic guest; busybox's applets stay as they are."""
-    return f"/opt/{os.path.basename(name)}" if os.path.isfile(name) else name
+    # With its directories: programs of several of them may have the same name.
+    return f"/opt{os.path.abspath(name)}" if os.path.isfile(name) else name
 
 
 def choose_accelerator(kernel):

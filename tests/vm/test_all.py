@@ -18,6 +18,7 @@ class Missing(unittest.TestCase):
         self.tests, self.build = Path(work.name, "tests"), Path(work.name, "build")
         self.kernel = Path(work.name, "kernel")
         for directory in (self.tests / "conformance", self.build / "tests/conformance",
+                          self.tests / "compat", self.build / "tests/compat",
                           self.kernel / "selftests"):
             directory.mkdir(parents=True)
         self.addCleanup(mock.patch.stopall)
@@ -36,14 +37,17 @@ class Missing(unittest.TestCase):
     def test_all_there(self):
         self.program(self.kernel / "selftests/call_test")
         self.program(self.build / "tests/conformance/p1")
+        self.program(self.build / "tests/compat/calls")
         (self.tests / "conformance/p1.cc").touch()
-        self.assertEqual(self.guest_tests(), (["call_test", "p1"], []))
+        (self.tests / "compat/calls.c").touch()
+        self.assertEqual(self.guest_tests(), (["call_test", "p1", "calls"], []))
 
     def test_none_there(self):
         self.assertEqual(self.guest_tests(), ([], [f"selftests in {self.kernel}",
-                                                   "programs of tests/conformance"]))
+                                                   "programs of tests/conformance",
+                                                   "programs of tests/compat"]))
         (self.kernel / "selftests").rmdir()
-        self.assertEqual(len(self.guest_tests()[1]), 2)
+        self.assertEqual(len(self.guest_tests()[1]), 3)
 
     def test_program_without_a_source_is_not_run(self):
         self.program(self.build / "tests/conformance/old")
