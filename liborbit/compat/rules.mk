@@ -35,7 +35,7 @@ $(BUILD)/liborbit-compat.so: $(BUILD)/$(compat_soname)
 
 $(BUILD)/orbit-compat.pc: $(compat_here)orbit-compat.pc.in FORCE
 	@mkdir -p $(BUILD)
-	@sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' $< > $@
+	@sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' $< > $@
 
 # Alone, as C and as C++ from the year on in which its macros can be used; under the name by
 # which programs include it; and the symbols are those that it declares.
@@ -51,13 +51,13 @@ check-compat: $(compat_shared)
 	@echo "exported symbols and orbit-compat.h agree: $$(wc -l < $(BUILD)/compat/exported) functions"
 
 install-compat: compat
-	install -d $(DESTDIR)$(PREFIX)/include/orbit-compat $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -d $(DESTDIR)$(PREFIX)/include/orbit-compat $(DESTDIR)$(LIBDIR)/pkgconfig
 	install -m 644 $(INCLUDE)/orbit-compat.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(INCLUDE)/orbit-compat/orbit.h $(DESTDIR)$(PREFIX)/include/orbit-compat
-	install -m 644 $(compat_static) $(DESTDIR)$(PREFIX)/lib
-	install -m 755 $(compat_shared) $(DESTDIR)$(PREFIX)/lib
-	ln -sf $(notdir $(compat_shared)) $(DESTDIR)$(PREFIX)/lib/$(compat_soname)
-	ln -sf $(compat_soname) $(DESTDIR)$(PREFIX)/lib/liborbit-compat.so
-	install -m 644 $(BUILD)/orbit-compat.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 $(compat_static) $(DESTDIR)$(LIBDIR)
+	install -m 755 $(compat_shared) $(DESTDIR)$(LIBDIR)
+	ln -sf $(notdir $(compat_shared)) $(DESTDIR)$(LIBDIR)/$(compat_soname)
+	ln -sf $(compat_soname) $(DESTDIR)$(LIBDIR)/liborbit-compat.so
+	install -m 644 $(BUILD)/orbit-compat.pc $(DESTDIR)$(LIBDIR)/pkgconfig
 
 -include $(compat_objects:.o=.d)

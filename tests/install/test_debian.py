@@ -23,11 +23,16 @@ class Debian(unittest.TestCase):
         self.assertIn(f"\n## {VERSION}", (ROOT / "CHANGELOG.md").read_text())
 
     def test_symbols_agree(self):
-        exported = set(re.findall(r"^\t(orbit_\w+);", (ROOT / "liborbit/liborbit.map").read_text(), re.M))
-        listed = re.findall(r"^ ([\w.]+)@LIBORBIT_0\.1 (\S+)$",
-                            (ROOT / "debian/liborbit0.symbols").read_text(), re.M)
-        self.assertGreater(len(exported), 30)
-        self.assertEqual({name for name, _ in listed}, exported | {"LIBORBIT_0.1"})
+        for package, version_map, node in (
+                ("liborbit0", "liborbit.map", "LIBORBIT_0.1"),
+                ("liborbit-compat0", "compat/liborbit-compat.map", "LIBORBIT_COMPAT_0.1")):
+            with self.subTest(package=package):
+                exported = set(re.findall(r"^\t(orbit_\w+);",
+                                          (ROOT / "liborbit" / version_map).read_text(), re.M))
+                listed = re.findall(rf"^ ([\w.]+)@{re.escape(node)} (\S+)$",
+                                    (ROOT / f"debian/{package}.symbols").read_text(), re.M)
+                self.assertGreater(len(exported), 30)
+                self.assertEqual({name for name, _ in listed}, exported | {node})
 
     def test_packages(self):
         with tempfile.TemporaryDirectory(prefix="orbit-deb-") as work:
@@ -37,21 +42,22 @@ class Debian(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stdout)
             self.assertNotIn("warning", (Path(work) / "deb/log").read_text())
             packages = {deb.name.split("_")[0]: deb for deb in (Path(work) / "deb").glob("*.deb")}
-            self.assertLessEqual({"liborbit0", "liborbit-dev"}, packages.keys())
-            self.assertEqual(output("dpkg-deb", "-f", packages["liborbit-dev"], "Depends").split(", ")[0],
-                             f"liborbit0 (= {VERSION})")
+            self.assertLessEqual({"liborbit0", "liborbit-dev", "liborbit-compat0", "orbitctl"},
+                                 packages.keys())
+            self.assertEqual(output("dpkg-deb", "-f", packages["liborbit-dev"], "Depends").split(", ")[:2],
+                             [f"liborbit0 (= {VERSION})", f"liborbit-compat0 (= {VERSION})"])
             # The C library and nothing else.
             self.assertRegex(output("dpkg-deb", "-f", packages["liborbit0"], "Depends"),
                              r"^libc6 \(>= [\d.]+\)\n$")
 
             where = output("gcc", "-print-multiarch").strip()
             system = Path(work) / "system"
-            for package in ("liborbit0", "liborbit-dev"):
+            for package in ("liborbit0", "liborbit-dev", "liborbit-compat0", "orbitctl"):
                 output("dpkg-deb", "-x", packages[package], system)
             found = {str(path.relative_to(system)) for path in system.rglob("*") if not path.is_dir()}
             for directory, inside, suffix in (("include/orbit", "usr/include/orbit", ""),
                                               *(("liborbit/man", f"usr/share/man/man{n}", ".gz")
-                                                for n in (2, 3, 7))):
+                                                for n in (1, 2, 3, 7))):
                 for path in (ROOT / directory).iterdir():
                     if not suffix or inside.endswith(path.suffix[1:]):
                         self.assertIn(f"{inside}/{path.name}{suffix}", found)

@@ -46,6 +46,7 @@ class Installed(unittest.TestCase):
                  if not path.is_dir()}
         headers = {f"usr/local/include/orbit/{path.name}"
                    for path in (ROOT / "include/orbit").iterdir()}
+        headers |= {"usr/local/include/orbit-compat.h", "usr/local/include/orbit-compat/orbit.h"}
         pages = {f"usr/local/share/man/man{path.suffix[1:]}/{path.name}"
                  for path in (ROOT / "liborbit/man").iterdir()}
         # By every function's name; tests/series/test_man.py looks into them.
@@ -53,9 +54,11 @@ class Installed(unittest.TestCase):
                   re.findall(r"\t(orbit_\w+);", (ROOT / "liborbit/liborbit.map").read_text())}
         self.assertGreater(len(headers), 3)
         self.assertGreater(len(pages), 8)
-        self.assertEqual(found, headers | pages | {
+        self.assertEqual(found, headers | pages | {"usr/local/bin/orbitctl"} | {
             "usr/local/lib/" + name for name in
             ("liborbit.a", "liborbit.so", "liborbit.so.0", f"liborbit.so.{VERSION}",
+             "liborbit-compat.a", "liborbit-compat.so", "liborbit-compat.so.0",
+             f"liborbit-compat.so.{VERSION}", "pkgconfig/orbit-compat.pc",
              "pkgconfig/orbit.pc", "cmake/orbit/orbitConfig.cmake",
              "cmake/orbit/orbitConfigVersion.cmake")})
         for path in destination.rglob("*"):
