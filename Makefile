@@ -43,8 +43,8 @@ compat_library := $(BUILD)/liborbit/liborbit-compat.a
 orbitctl_parts := $(BUILD)/liborbit/orbitctl.a
 # Programs against the published API, in C and in C++ from 2011 on.
 compats := $(addprefix $(BUILD)/,$(basename $(wildcard tests/compat/*.c tests/compat/*.cc)))
-# libFuzzer comes with clang. Without it there are none.
-fuzzers := $(if $(shell command -v clang++),$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/fuzz-decoder/*.cc)))
+# libFuzzer comes with clang, or libclang-rt-dev. Without it there are none.
+fuzzers := $(if $(wildcard $(shell clang++ -print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer-*),$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/fuzz-decoder/*.cc)))
 
 SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \

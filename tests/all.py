@@ -95,11 +95,19 @@ def run_here(name, command, **environment):
         return vm.judge_output(name, None, "", str(error))
 
 
+def has_libfuzzer():
+    if not shutil.which("clang++"):
+        return False
+    directory = subprocess.run(["clang++", "-print-runtime-dir"], stdout=subprocess.PIPE, text=True,
+                               stdin=subprocess.DEVNULL).stdout.strip()
+    return any(Path(directory).glob("libclang_rt.fuzzer-*"))
+
+
 def run_fuzzer(program, results):
     """Run a libFuzzer program for a moment; what it finds is kept in the results."""
     name = f"fuzz-decoder {program.name}"
-    if not shutil.which("clang++"):
-        return [vm.Case(name, "", "skip", "clang is not there")]
+    if not has_libfuzzer():     # then make has not built it
+        return [vm.Case(name, "", "skip", "clang or its libFuzzer is not there")]
     results.mkdir(parents=True, exist_ok=True)
     return run_here(name, [program, f"-max_total_time={FUZZ_SECONDS}", "-max_len=2000", "-verbosity=0",
                            f"-artifact_prefix={results}/fuzz-{program.name}-"])
