@@ -333,6 +333,13 @@ class FakeMachine(unittest.TestCase):
         self.assertIn("two", [case.program for case in wrong])
         self.assertNotIn("one", [case.program for case in wrong])
 
+    def test_killed_and_killed_by_the_watch(self):
+        killed, late = failures(self.boot("mark begin one; mark end 137 one\n"
+                                          "mark begin two; mark late two; mark end 137 two; mark plan 2"))
+        self.assertIn("signal 9", killed.output)
+        self.assertNotIn("deadline", killed.output)
+        self.assertIn("deadline", late.output)
+
     def test_test_not_run(self):
         wrong = failures(self.boot("pass one"))
         self.assertIn("two", [case.program for case in wrong])
