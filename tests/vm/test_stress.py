@@ -50,18 +50,22 @@ class Tests(unittest.TestCase):
 
 
 class Text(unittest.TestCase):
-    def kernel(self, begin, end):
+    def kernel(self, text):
         work = tempfile.TemporaryDirectory()
         self.addCleanup(work.cleanup)
-        Path(work.name, "System.map").write_text(
-            f"{begin:016x} T _stext\n{begin + 1:016x} t x_etext\n{end:016x} T _etext\n")
+        Path(work.name, "System.map").write_text(text)
         return Path(work.name)
 
-    def test_size(self):
-        a, b = self.kernel(0xffffffff81000000, 0xffffffff81000500), self.kernel(0x1000, 0x1500)
-        self.assertEqual(stress.text_bytes(a), 0x500)
-        self.assertEqual(stress.compare_text(a, b).outcome, "pass")
-        self.assertEqual(stress.compare_text(a, self.kernel(0x1000, 0x1501)).outcome, "fail")
+    def compare(self, a, b):
+        return stress.compare_text(self.kernel(a), self.kernel(b)).outcome
+
+    def test_functions(self):
+        ours = "ffffffff81000000 T _stext\nffffffff81000010 t one\nffffffff81000020 W two\n"
+        self.assertEqual(self.compare(ours, ours), "pass")
+        self.assertEqual(self.compare(ours + "ffffffff81c00000 D data\n", ours), "pass")
+        self.assertEqual(self.compare(ours.replace("20 W", "30 W"), ours), "fail")
+        self.assertEqual(self.compare(ours, ours + "ffffffff81000030 T three\n"), "fail")
+        self.assertEqual(self.compare("", ""), "fail")
 
 
 class Counted(unittest.TestCase):
