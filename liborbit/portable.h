@@ -11,6 +11,7 @@
 #define LIBORBIT_PORTABLE_H
 
 #include "internal.h"
+#include "locked.h"
 #include "track.h"
 #include "wire.h"
 
@@ -170,16 +171,6 @@ extern pthread_mutex_t keeper_lock, snapshot_lock, state_lock;
 extern Orbit *orbits;
 extern Pool *pools;
 extern std::uint64_t snapshots; // so far
-
-class Locked {
-public:
-	explicit Locked(pthread_mutex_t *lock) : lock_(lock) { pthread_mutex_lock(lock_); }
-	Locked(const Locked &) = delete;
-	~Locked() { pthread_mutex_unlock(lock_); }
-
-private:
-	pthread_mutex_t *lock_;
-};
 
 template <class T> T *allocate(std::size_t count = 1)
 {

@@ -4,6 +4,7 @@
 // which anything may have gone wrong: it is compared with what was declared before it is
 // used.
 #include "internal.h"
+#include "locked.h"
 
 #include <cstdlib>
 
@@ -76,19 +77,9 @@ struct orbit_targets {
 
 namespace {
 
-class Locked {
-public:
-	explicit Locked(const orbit_targets *targets) : lock_(&targets->lock) { pthread_mutex_lock(lock_); }
-	Locked(const Locked &) = delete;
-	~Locked() { pthread_mutex_unlock(lock_); }
-
-private:
-	pthread_mutex_t *lock_;
-};
-
 bool is_declared(const orbit_targets *targets, std::uint64_t start, std::uint64_t bytes)
 {
-	const Locked locked(targets);
+	const Locked locked(&targets->lock);
 	const std::size_t after =
 		targets->ranges.place([=](const TargetRange &range) { return range.start <= start; });
 
@@ -103,7 +94,7 @@ bool is_declared(const orbit_targets *targets, std::uint64_t start, std::uint64_
 
 bool find_operation(const orbit_targets *targets, std::uint64_t id, TargetOperation *found)
 {
-	const Locked locked(targets);
+	const Locked locked(&targets->lock);
 	const std::size_t at = targets->operations.place(
 		[=](const TargetOperation &operation) { return operation.id < id; });
 
@@ -139,7 +130,7 @@ int refuse(orbit_targets *targets, const orbit_update *update, std::uint64_t tar
 	refusal.length = length;
 	out->refused++;
 	{
-		const Locked locked(targets);
+		const Locked locked(&targets->lock);
 
 		targets->refusals[targets->refused++ % kept_refusals] = refusal;
 	}
@@ -281,7 +272,7 @@ int orbit_targets_add_range(orbit_targets *targets, void *start, size_t length) 
 	if (!targets || !length || length > UINTPTR_MAX - first)
 		return -EINVAL;
 
-	const Locked locked(targets);
+	const Locked locked(&targets->lock);
 	Sorted<TargetRange> &ranges = targets->ranges;
 	const std::size_t at =
 		ranges.place([=](const TargetRange &range) { return range.end <= first; });
@@ -297,7 +288,7 @@ int orbit_targets_add_operation(orbit_targets *targets, uint64_t id, orbit_opera
 	if (!targets || !fn || least > most)
 		return -EINVAL;
 
-	const Locked locked(targets);
+	const Locked locked(&targets->lock);
 	Sorted<TargetOperation> &operations = targets->operations;
 	const std::size_t at =
 		operations.place([=](const TargetOperation &operation) { return operation.id < id; });
@@ -309,7 +300,7 @@ int orbit_targets_add_operation(orbit_targets *targets, uint64_t id, orbit_opera
 
 uint64_t orbit_targets_refused(const orbit_targets *targets) noexcept
 {
-	const Locked locked(targets);
+	const Locked locked(&targets->lock);
 
 	return targets->refused;
 }
@@ -321,7 +312,7 @@ int orbit_targets_refusal(const orbit_targets *targets, size_t back, orbit_refus
 
 	orbit_refusal refusal;
 	{
-		const Locked locked(targets);
+		const Locked locked(&targets->lock);
 
 		if (back >= targets->refused || back >= kept_refusals)
 			return -ENOENT;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "warden.h"
 
+#include "locked.h"
 #include "pagemap.h"
 #include "wire.h"
 
@@ -826,21 +827,6 @@ void free_parent(Parent *parent)
 	free(parent);
 }
 
-// Those whose children have ended.
-void reap_parents_locked()
-{
-	Parent **link = &parents;
-
-	while (Parent *parent = *link) {
-		if (!waitpid(parent->pid, nullptr, WNOHANG | __WCLONE)) {
-			link = &parent->next;
-			continue;
-		}
-		*link = parent->next;
-		free_parent(parent);
-	}
-}
-
 // The warden runs on this stack, and so do tasks.
 int make_stack(Parent *parent)
 {
@@ -888,10 +874,11 @@ int fork_with_parent(void (*run)(const void *user), const void *user)
 		free_parent(parent);
 		return err;
 	}
-	pthread_mutex_lock(&parents_lock);
+
+	const Locked locked(&parents_lock);
+
 	parent->next = parents;
 	parents = parent;
-	pthread_mutex_unlock(&parents_lock);
 	return err;
 }
 
@@ -899,9 +886,17 @@ int fork_with_parent(void (*run)(const void *user), const void *user)
 
 void reap_parents()
 {
-	pthread_mutex_lock(&parents_lock);
-	reap_parents_locked();
-	pthread_mutex_unlock(&parents_lock);
+	const Locked locked(&parents_lock);
+	Parent **link = &parents;
+
+	while (Parent *parent = *link) {
+		if (!waitpid(parent->pid, nullptr, WNOHANG | __WCLONE)) {
+			link = &parent->next;
+			continue;
+		}
+		*link = parent->next;
+		free_parent(parent);
+	}
 }
 
 void forget_parents()

@@ -32,6 +32,8 @@
 #undef orbit_task
 #undef orbit_update
 
+#include "../locked.h"
+
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -57,15 +59,7 @@ inline int fail(int error)
 	return -1;
 }
 
-class Locked {
-public:
-	explicit Locked(pthread_mutex_t *lock) : lock_(lock) { pthread_mutex_lock(lock_); }
-	Locked(const Locked &) = delete;
-	~Locked() { pthread_mutex_unlock(lock_); }
-
-private:
-	pthread_mutex_t *lock_;
-};
+using liborbit::Locked;
 
 // Set in the process of an orbit, for good.
 extern bool in_orbit;
