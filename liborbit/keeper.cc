@@ -4,6 +4,7 @@
 // what wardens and orbits tell.
 #include "portable.h"
 
+#include "signals.h"
 #include "warden.h"
 
 #include <cerrno>
@@ -1045,7 +1046,6 @@ static void *keep(void *)
 int start_keeper()
 {
 	const Locked locked(&keeper_lock);
-	sigset_t every, before;
 
 	if (keeper.users) {
 		keeper.users++;
@@ -1058,11 +1058,9 @@ int start_keeper()
 	int err = keeper.wake < 0 ? -errno : keeper.buffer ? 0 : -ENOMEM;
 
 	if (!err) {
-		// The application's signals are not for it.
-		sigfillset(&every);
-		pthread_sigmask(SIG_SETMASK, &every, &before);
+		const SignalsBlocked blocked; // the application's are not for it
+
 		err = -pthread_create(&keeper.thread, nullptr, keep, nullptr);
-		pthread_sigmask(SIG_SETMASK, &before, nullptr);
 	}
 	if (err) {
 		close_fd(&keeper.wake);

@@ -2,6 +2,7 @@
 #include "little.h"
 
 #include "internal.h"
+#include "signals.h"
 #include "syscall.h"
 #include "warden.h"
 
@@ -777,22 +778,20 @@ ORBIT_STATE int seed_orbit = -1;
 int fork_seed(int client, int mine, int its)
 {
 	struct orbit_stat st {};
-	sigset_t all, before;
+	pid_t pid;
+	int err;
 
 	seed_frame = address(__builtin_frame_address(0));
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	{
+		const SignalsBlocked blocked;
 
-	const pid_t pid = fork();
-
-	if (!pid) {
-		close(mine);
-		become_seed(client, its, -1);
+		pid = fork();
+		if (!pid) {
+			close(mine);
+			become_seed(client, its, -1);
+		}
+		err = pid < 0 ? -errno : 0;
 	}
-
-	int err = pid < 0 ? -errno : 0;
-
-	pthread_sigmask(SIG_SETMASK, &before, nullptr);
 	if (!err)
 		err = wait_until_left(pid);
 	if (!err)

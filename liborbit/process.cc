@@ -2,6 +2,7 @@
 #include "process.h"
 
 #include "internal.h"
+#include "signals.h"
 #include "syscall.h"
 #include "warden.h"
 
@@ -253,25 +254,21 @@ int wait_until_up(int client)
 
 int fork_orbit(const Birth &birth)
 {
-	sigset_t all, before;
+	pid_t pid;
+	{
+		const SignalsBlocked blocked; // no handler of the application may run in the child
 
-	// No handler of the application may run in the child.
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-
-	const pid_t pid = fork();
-
-	if (!pid) {
-		in_orbit = true;
-		if (const int err = stand_alone(birth))
-			_exit(-err);
-		_exit(-become_orbit(birth));
+		pid = fork();
+		if (!pid) {
+			in_orbit = true;
+			if (const int err = stand_alone(birth))
+				_exit(-err);
+			_exit(-become_orbit(birth));
+		}
+		if (pid < 0)
+			pid = -errno;
 	}
-
-	const int err = pid < 0 ? -errno : 0;
-
-	pthread_sigmask(SIG_SETMASK, &before, nullptr);
-	return err ? err : wait_until_left(pid);
+	return pid < 0 ? pid : wait_until_left(pid);
 }
 
 } // namespace liborbit

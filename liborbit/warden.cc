@@ -3,6 +3,7 @@
 
 #include "locked.h"
 #include "pagemap.h"
+#include "signals.h"
 #include "wire.h"
 
 #include <cerrno>
@@ -719,13 +720,8 @@ void forget_between()
 
 int fork_orphan(void (*run)(const void *user), const void *user)
 {
-	sigset_t every, before;
 	Between between = {run, user, 0};
-
-	// No handler of the application may run in either.
-	sigfillset(&every);
-	pthread_sigmask(SIG_SETMASK, &every, &before);
-
+	const SignalsBlocked blocked;
 	const pid_t child = start_between(&between);
 
 	forget_between();
@@ -736,7 +732,6 @@ int fork_orphan(void (*run)(const void *user), const void *user)
 			waited = waitpid(child, nullptr, __WCLONE);
 		} while (waited < 0 && errno == EINTR);
 	}
-	pthread_sigmask(SIG_SETMASK, &before, nullptr);
 	return child < 0 ? child : -between.error;
 }
 
@@ -847,7 +842,6 @@ int make_stack(Parent *parent)
 int fork_with_parent(void (*run)(const void *user), const void *user)
 {
 	auto *parent = static_cast<Parent *>(calloc(1, sizeof(Parent)));
-	sigset_t every, before;
 
 	if (!parent)
 		return -ENOMEM;
@@ -857,8 +851,9 @@ int fork_with_parent(void (*run)(const void *user), const void *user)
 		free_parent(parent);
 		return err;
 	}
-	sigfillset(&every);
-	pthread_sigmask(SIG_SETMASK, &every, &before);
+
+	const SignalsBlocked blocked;
+
 	parent->pid = clone(be_parent, static_cast<char *>(parent->stack) + parent->stack_bytes, CLONE_VM, parent);
 
 	int err = parent->pid < 0 ? -errno : 0;
@@ -869,7 +864,6 @@ int fork_with_parent(void (*run)(const void *user), const void *user)
 			bare_syscall(SYS_futex, reinterpret_cast<long>(&parent->done), FUTEX_WAIT_PRIVATE, 0, 0);
 		err = -parent->error;
 	}
-	pthread_sigmask(SIG_SETMASK, &before, nullptr);
 	if (parent->pid < 0) {
 		free_parent(parent);
 		return err;
