@@ -4,6 +4,8 @@
 
 #include <csignal>
 #include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 namespace liborbit {
 
@@ -24,6 +26,17 @@ public:
 private:
 	sigset_t before_;
 };
+
+// At the end of a handler: the signal does what it does to a program without one.
+inline void act_by_default(int signal, const siginfo_t *info)
+{
+	struct sigaction by_default = {};
+
+	sigaction(signal, &by_default, nullptr);
+	// A fault occurs again; what somebody sent has to be sent again.
+	if (info->si_code <= 0)
+		syscall(SYS_tgkill, getpid(), gettid(), signal);
+}
 
 } // namespace liborbit
 

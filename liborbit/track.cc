@@ -3,6 +3,7 @@
 
 #include "internal.h"
 #include "pagemap.h"
+#include "signals.h"
 #include "wire.h"
 
 #include <cerrno>
@@ -306,12 +307,7 @@ void chain(int signal, siginfo_t *info, void *context)
 		segv_before.sa_sigaction(signal, info, context);
 	} else if (segv_before.sa_handler == SIG_DFL ||
 		   (segv_before.sa_handler == SIG_IGN && info->si_code > 0)) {
-		struct sigaction by_default = {};
-
-		sigaction(signal, &by_default, nullptr);
-		// A fault occurs again; what somebody sent has to be sent again.
-		if (info->si_code <= 0)
-			syscall(SYS_tgkill, getpid(), gettid(), signal);
+		act_by_default(signal, info);
 	} else if (segv_before.sa_handler != SIG_IGN) {
 		segv_before.sa_handler(signal);
 	}

@@ -55,16 +55,11 @@ ORBIT_STATE Server *server;
 // The way a fault tells where it was. The signal then does what it would have done.
 void on_fault(int signal, siginfo_t *info, void *)
 {
-	struct sigaction by_default = {};
-
 	if (info->si_code > 0) {
 		server->to_main->address = reinterpret_cast<std::uintptr_t>(info->si_addr);
 		server->to_main->faulted = static_cast<std::uint64_t>(signal);
 	}
-	sigaction(signal, &by_default, nullptr);
-	// A fault occurs again; what somebody sent has to be sent again.
-	if (info->si_code <= 0)
-		syscall(SYS_tgkill, getpid(), gettid(), signal);
+	act_by_default(signal, info);
 }
 
 void *map_memory(std::size_t bytes)
