@@ -8,7 +8,6 @@
 #include "syscall.h"
 
 #include <cstdlib>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -102,28 +101,6 @@ void orbit_close(orbit_handle *orbit)
 	close(orbit->fd);
 }
 
-bool is_open(int fd)
-{
-	return fcntl(fd, F_GETFD) >= 0;
-}
-
-// The descriptors that an orbit shall have. From the seed it gets those that are open,
-// and the orbit's own besides; a forked child has what there is.
-std::size_t choose_fds(int *fds, const orbit_handle *orbit, const orbit_options *options)
-{
-	const bool little = options->inherit == ORBIT_INHERIT_LITTLE;
-	std::size_t count = 0;
-
-	for (int fd = 0; fd < 3; fd++)
-		if (!little || (fd != orbit->fd && is_open(fd)))
-			fds[count++] = fd;
-	for (std::size_t i = 0; i < options->nr_keep_fds; i++)
-		fds[count++] = options->keep_fds[i];
-	if (!little)
-		fds[count++] = orbit->fd;
-	return count;
-}
-
 int make_process(orbit_handle *orbit, const orbit_options *options)
 {
 	orbit_probe_info limits{};
@@ -131,23 +108,18 @@ int make_process(orbit_handle *orbit, const orbit_options *options)
 
 	if (const int err = probe(&limits))
 		return err;
-
-	int *fds = static_cast<int *>(calloc(options->nr_keep_fds + 4, sizeof(int)));
-
-	if (!fds)
-		return -ENOMEM;
 	birth.flags = options->flags;
 	birth.name = options->name;
 	birth.client = orbit->fd;
 	birth.owner = -1;
 	birth.arg_room = limits.max_arg ? limits.max_arg : ORBIT_MAX_ARG;
-	birth.fds = fds;
-	birth.nr_fds = choose_fds(fds, orbit, options);
+	if (const int err = choose_fds(&birth, options))
+		return err;
 
 	int err = options->inherit == ORBIT_INHERIT_LITTLE ? fork_little(birth, options) :
 							     fork_orbit(birth);
 
-	free(fds);
+	free(birth.fds);
 	if (!err)
 		err = wait_until_up(orbit->fd);
 	return err;

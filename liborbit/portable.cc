@@ -715,21 +715,6 @@ void task_close(orbit_task *handle)
 
 // ---- Orbits -----------------------------------------------------------------------------
 
-// The descriptors that an orbit shall have. From the seed it gets those that are open.
-void choose_fds(Birth *birth, const orbit_options *options)
-{
-	const bool little = options->inherit == ORBIT_INHERIT_LITTLE;
-
-	for (int fd = 0; fd < 3; fd++)
-		if (!little || (fd != birth->client && fd != birth->owner && fcntl(fd, F_GETFD) >= 0))
-			birth->fds[birth->nr_fds++] = fd;
-	for (std::size_t i = 0; i < options->nr_keep_fds; i++)
-		birth->fds[birth->nr_fds++] = options->keep_fds[i];
-	if (!little)
-		birth->fds[birth->nr_fds++] = birth->client;
-	birth->fds[birth->nr_fds++] = birth->owner;
-}
-
 int fork_warden(Orbit *orbit, const orbit_options *options)
 {
 	Birth birth{};
@@ -739,10 +724,7 @@ int fork_warden(Orbit *orbit, const orbit_options *options)
 	birth.owner = lift(open_pidfd(getpid()));
 	if (birth.owner < 0)
 		return birth.owner;
-	birth.fds = allocate<int>(options->nr_keep_fds + 5);
-	err = birth.fds ? 0 : -ENOMEM;
-	if (!err)
-		err = make_sockets(SOCK_SEQPACKET, sockets);
+	err = make_sockets(SOCK_SEQPACKET, sockets);
 	if (!err) {
 		birth.flags = options->flags;
 		birth.name = options->name;
@@ -750,9 +732,10 @@ int fork_warden(Orbit *orbit, const orbit_options *options)
 		birth.arg_room = ORBIT_MAX_ARG;
 		birth.nr_files = options->nr_files;
 		birth.memory_limit = options->memory_limit;
-		choose_fds(&birth, options);
-		err = options->inherit == ORBIT_INHERIT_LITTLE ? fork_little(birth, options) :
-								 start_warden(birth);
+		err = choose_fds(&birth, options);
+		if (!err)
+			err = options->inherit == ORBIT_INHERIT_LITTLE ? fork_little(birth, options) :
+									 start_warden(birth);
 		close(sockets[1]);
 		if (err)
 			close(sockets[0]);

@@ -154,6 +154,27 @@ int become_template(int client, std::size_t arg_room)
 
 } // namespace
 
+int choose_fds(Birth *birth, const orbit_options *options)
+{
+	const bool little = options->inherit == ORBIT_INHERIT_LITTLE;
+
+	birth->fds = static_cast<int *>(calloc(options->nr_keep_fds + 5, sizeof(int)));
+	if (!birth->fds)
+		return -ENOMEM;
+	// From the seed it gets those that are open, and its client besides; a forked child has
+	// what there is.
+	for (int fd = 0; fd < 3; fd++)
+		if (!little || (fd != birth->client && fd != birth->owner && fcntl(fd, F_GETFD) >= 0))
+			birth->fds[birth->nr_fds++] = fd;
+	for (std::size_t i = 0; i < options->nr_keep_fds; i++)
+		birth->fds[birth->nr_fds++] = options->keep_fds[i];
+	if (!little)
+		birth->fds[birth->nr_fds++] = birth->client;
+	if (birth->owner >= 0)
+		birth->fds[birth->nr_fds++] = birth->owner;
+	return 0;
+}
+
 int for_each_mapping(int (*fn)(void *user, const Mapping &mapping), void *user)
 {
 	std::FILE *maps = std::fopen("/proc/self/maps", "re");

@@ -26,6 +26,10 @@ struct Birth {
 	std::uint64_t memory_limit;
 };
 
+// Fill in the descriptors that an orbit shall have, once the others of a birth are there. 0 or -ENOMEM;
+// fds is to be freed.
+int choose_fds(Birth *birth, const orbit_options *options);
+
 // Fork a process from this one that becomes the orbit, or its template, and wait
 // until it has, or died. 0 or -errno.
 int fork_orbit(const Birth &birth);
