@@ -66,19 +66,6 @@ std::string read_arguments(const std::vector<std::string> &given, Arguments *arg
 
 // ---- probe ------------------------------------------------------------------------------
 
-// A library with several backends tells of each; one with a single backend of that.
-template <class Info> int probe_backend(std::size_t index, Info *info)
-{
-	if constexpr (requires { orbit_probe_backend(index, info); }) {
-		return orbit_probe_backend(index, info);
-	} else {
-		const int err = index ? -ENOENT : orbit_probe(info);
-
-		info->backend = "kernel";
-		return err;
-	}
-}
-
 int probe(std::ostream &out)
 {
 	bool works = false;
@@ -88,7 +75,7 @@ int probe(std::ostream &out)
 
 		info.size = sizeof(info);
 
-		const int err = probe_backend(i, &info);
+		const int err = orbit_probe_backend(i, &info);
 
 		if (err == -ENOENT)
 			break;
