@@ -27,6 +27,17 @@ struct Call {
 	const orbit_call_options *options;
 };
 
+// All but the error, which functions return.
+inline void fill_outcome(orbit_outcome *out, const orbit_result &result)
+{
+	out->task = result.task;
+	out->value = result.error ? 0 : result.value;
+	out->cause = result.cause;
+	out->code = result.code;
+	out->updates = result.updates;
+	out->fault_addr = result.fault_addr;
+}
+
 // What carries orbits and pools. The API layer has checked the arguments: the
 // handles are of this process, options are complete, names fit.
 struct Backend {

@@ -166,16 +166,6 @@ void tell_cause(const orbit_handle *orbit, orbit_result *result)
 	result->fault_addr = st.fault_addr;
 }
 
-void fill_outcome(orbit_outcome *out, const orbit_result &result)
-{
-	out->task = result.task;
-	out->value = result.value;
-	out->cause = result.cause;
-	out->code = result.code;
-	out->updates = result.updates;
-	out->fault_addr = result.fault_addr;
-}
-
 // The pools of a call as the kernel wants them. Few need no memory.
 class PoolRefs {
 public:
@@ -257,8 +247,6 @@ int call(orbit_handle *orbit, const Call &call, orbit_outcome *out)
 	fill_outcome(out, result);
 	if (err == -EINTR || err == -ETIME)
 		out->task = args.task;
-	if (err)
-		out->value = 0;
 	return err;
 }
 

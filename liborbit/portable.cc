@@ -421,16 +421,6 @@ int wait_until(Task *task, std::uint64_t deadline, bool interruptible, Condition
 	return 0;
 }
 
-void fill_outcome(orbit_outcome *out, const orbit_result &result)
-{
-	out->task = result.task;
-	out->value = result.error ? 0 : result.value;
-	out->cause = result.cause;
-	out->code = result.code;
-	out->updates = result.updates;
-	out->fault_addr = result.fault_addr;
-}
-
 // Keep a task for its caller to come back for; with the state lock held.
 void abandon(Orbit *orbit, Task *task)
 {
