@@ -11,6 +11,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <dirent.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <stdexcept>
@@ -93,6 +94,19 @@ template <class Condition> bool eventually(Condition condition)
 inline bool gone(pid_t pid)
 {
 	return eventually([pid] { return kill(pid, 0) < 0 && errno == ESRCH; });
+}
+
+inline std::size_t open_descriptors()
+{
+	DIR *dir = opendir("/proc/self/fd");
+	std::size_t count = 0;
+
+	if (!dir)
+		throw std::runtime_error("/proc/self/fd");
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
 }
 
 struct Pipe {

@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <dirent.h>
 #include <fcntl.h>
 #include <string>
 #include <sys/resource.h>
@@ -23,17 +22,6 @@ constexpr char pause_variable[] = "ORBIT_TEST_PAUSE";
 	if (getenv(pause_variable))
 		for (;;)
 			pause();
-}
-
-std::size_t open_descriptors()
-{
-	DIR *dir = opendir("/proc/self/fd");
-	std::size_t count = 0;
-
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
 }
 
 // A main program with an orbit that is idle; it ends as `end` makes it end.

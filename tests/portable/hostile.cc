@@ -7,7 +7,6 @@
 
 #include <cstdio>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <random>
 #include <string>
@@ -49,17 +48,6 @@ UpdateMessage update(std::uint32_t kind, std::uint64_t number, std::uint64_t byt
 }
 
 // -------------------------------------------------------------------------------------------
-
-std::size_t open_descriptors()
-{
-	DIR *dir = opendir("/proc/self/fd");
-	std::size_t count = 0;
-
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
-}
 
 class Hostile : public testing::Test {
 protected:
