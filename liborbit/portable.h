@@ -5,8 +5,9 @@
 // call brings what has changed since (track.h) to the mirror, or, while tasks wait or run, to a
 // delta that is kept until the task begins.
 //
-// There is a lock for pools and what changed in them, and one for orbits and tasks. One thread, the keeper, hears what wardens and orbits tell, and watches limits; it exists
-// as long as there are orbits.
+// There is a lock for pools and what changed in them, and one for orbits and tasks. One thread, the
+// keeper, hears what wardens and orbits tell, and watches limits; it exists as long as there are
+// orbits.
 #ifndef LIBORBIT_PORTABLE_H
 #define LIBORBIT_PORTABLE_H
 
