@@ -208,12 +208,14 @@ int find_written(int pagemap, std::uint64_t from, std::uint64_t end, Visible *fo
 
 	for (std::uint64_t at = from; at < end; at += bytes) {
 		std::uint64_t entry = 0;
-		const bool is_file = 1;
 
 		if (pread(pagemap, &entry, sizeof(entry), static_cast<off_t>(at / bytes * sizeof(entry))) !=
 		    sizeof(entry))
 			return -EIO;
-		if (entry >> 62 && (entry >> 61 & 1) != is_file) {
+
+		const bool is_there = entry >> 62, is_file = entry >> 61 & 1;
+
+		if (is_there && !is_file) {
 			if (!any)
 				found->start = at;
 			any = true;
@@ -648,16 +650,22 @@ struct Between {
 	volatile int error; // written by a function that does not return, so to speak
 };
 
+// In the process that is wanted, once it has been forked.
+[[noreturn]] __attribute__((no_sanitize("thread", "address"))) void
+run_forked(void (*run)(const void *user), const void *user)
+{
+	in_orbit = true;
+	restore_rseq();
+	run(user);
+	_exit(0);
+}
+
 [[noreturn, gnu::noinline]] __attribute__((no_sanitize("thread", "address"))) void run_between(Between *between)
 {
 	const pid_t pid = fork();
 
-	if (!pid) {
-		in_orbit = true;
-		restore_rseq();
-		between->run(between->user);
-		_exit(0);
-	}
+	if (!pid)
+		run_forked(between->run, between->user);
 	between->error = pid < 0 ? errno : 0;
 	for (;;)
 		syscall(SYS_exit_group, 0);
@@ -694,10 +702,6 @@ struct Between {
 		run_between(between);
 	return static_cast<pid_t>(pid);
 }
-
-} // namespace
-
-namespace {
 
 // What the process between has called has left marks on the stack for AddressSanitizer, and did not
 // return to take them away.
@@ -793,12 +797,8 @@ __attribute__((no_sanitize("thread", "address"))) int be_parent(void *user)
 
 	const pid_t pid = fork();
 
-	if (!pid) {
-		in_orbit = true;
-		restore_rseq();
-		parent->run(parent->user);
-		_exit(0);
-	}
+	if (!pid)
+		run_forked(parent->run, parent->user);
 	parent->error = pid < 0 ? errno : 0;
 	__atomic_store_n(&parent->done, 1, __ATOMIC_RELEASE);
 	bare_syscall(SYS_futex, reinterpret_cast<long>(&parent->done), FUTEX_WAKE_PRIVATE, 1, 0);
