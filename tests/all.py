@@ -214,8 +214,10 @@ def main():
     # The promises once more, by the portable backend, which works on this host's kernel.
     for build, tracker in PORTABLE:
         directory = options.build / build if build else options.build
-        for program in expect(cases, "programs for the portable backend",
-                              programs(directory, "conformance") + programs(directory, "portable")):
+        kinds = ("conformance", "portable") + (() if build else ("compat",))
+        for program in (program for kind in kinds
+                        for program in expect(cases, f"programs of tests/{kind} for the portable backend",
+                                              programs(directory, kind))):
             if program.name in NOT_SANITIZED.get(build, ()):
                 continue
             name = f"portable, {build + ', ' if build else ''}{tracker}: {program.name}"
