@@ -259,7 +259,7 @@ static int share_pages(Orbit *orbit, int *file)
 {
 	const std::size_t bytes = page_size();
 	const unsigned seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-	const int shared = memfd_create("orbit-shared", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	const int shared = lift(memfd_create("orbit-shared", MFD_CLOEXEC | MFD_ALLOW_SEALING));
 
 	if (shared < 0)
 		return -errno;
@@ -284,24 +284,6 @@ static int share_pages(Orbit *orbit, int *file)
 	}
 	*file = shared;
 	return 0;
-}
-
-// A pair of sockets, or -errno. The first is kept.
-int make_sockets(int type, int *sockets)
-{
-	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, sockets))
-		return -errno;
-	sockets[0] = lift(sockets[0]);
-	if (sockets[0] >= 0)
-		sockets[1] = lift(sockets[1]);
-	if (sockets[0] >= 0 && sockets[1] >= 0)
-		return 0;
-
-	const int err = -errno;
-
-	close_fd(&sockets[0]);
-	close_fd(&sockets[1]);
-	return err;
 }
 
 // Have the warden fork a process.

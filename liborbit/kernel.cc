@@ -76,7 +76,7 @@ int pool_create(orbit_pool *pool, const char *name)
 
 	args.size = pool->range.bytes;
 	std::strncpy(args.name, name, sizeof(args.name) - 1);
-	pool->fd = sys_pool(&args);
+	pool->fd = lift(sys_pool(&args));
 	if (pool->fd < 0)
 		return pool->fd;
 	if (mmap(start, pool->range.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, pool->fd,
@@ -136,7 +136,7 @@ int orbit_create(orbit_handle *orbit, const orbit_options *options)
 	args.memory_limit = options->memory_limit;
 	args.cpu_percent = options->cpu_percent;
 	args.update_limit = options->update_limit;
-	orbit->fd = sys_create(&args);
+	orbit->fd = lift(sys_create(&args));
 	if (orbit->fd < 0)
 		return orbit->fd;
 
@@ -256,7 +256,7 @@ int call_async(orbit_handle *orbit, const Call &call, orbit_task *task)
 	const int err = make_call(orbit, call, ORBIT_CALL_ASYNC | (task ? ORBIT_CALL_HANDLE : 0), &args);
 
 	if (!err && task) {
-		task->fd = args.handle;
+		task->fd = try_lift(args.handle); // the task is on its way
 		task->number = args.task;
 	}
 	return err;

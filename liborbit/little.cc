@@ -386,7 +386,7 @@ int make_image(int *out, const Birth &birth, const orbit_options *options)
 	}
 	image.nr_areas = areas.count;
 	if (!err) {
-		*out = memfd_create("orbit", MFD_CLOEXEC);
+		*out = lift(memfd_create("orbit", MFD_CLOEXEC));
 		err = *out < 0 ? -errno : write_image(*out, image, birth.fds, areas);
 		if (err && *out >= 0)
 			close(*out);
@@ -806,7 +806,7 @@ struct Seed {
 // Without the kernel's orbits it is an orphan from the beginning, as a warden is. Closes its end.
 int fork_portable_seed(int mine, int its)
 {
-	const Seed seed = {mine, its, open_pidfd(getpid())};
+	const Seed seed = {mine, its, lift(open_pidfd(getpid()))};
 	int answer = 0;
 	ssize_t got;
 
@@ -847,8 +847,8 @@ int start_seed_locked(bool portable)
 	if (!hole.bytes)
 		if (const int err = reserve_hole(&hole))
 			return err;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets))
-		return -errno;
+	if (const int err = make_sockets(SOCK_SEQPACKET, sockets))
+		return err;
 	if (portable) {
 		const int err = fork_portable_seed(sockets[0], sockets[1]);
 
@@ -861,7 +861,7 @@ int start_seed_locked(bool portable)
 	args.flags = ORBIT_CREATE_RESTART;
 	std::strncpy(args.name, "seed", sizeof(args.name) - 1);
 
-	const int client = sys_create(&args);
+	const int client = lift(sys_create(&args));
 	const int err = client < 0 ? client : fork_seed(client, sockets[0], sockets[1]);
 
 	close(sockets[1]);

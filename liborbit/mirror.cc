@@ -3,6 +3,8 @@
 // For the portable backend: mirrors of pools, what waits to be written to them, and snapshots.
 #include "portable.h"
 
+#include "process.h"
+
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/mman.h>

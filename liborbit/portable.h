@@ -230,8 +230,6 @@ void drop_sights(Task *task);
 // End a task that is in no queue any more.
 void finish(Task *task, int error, std::uint32_t cause, std::int32_t code, std::uint64_t fault);
 
-// A pair of sockets, or -errno. Both are closed on exec.
-int make_sockets(int type, int *sockets);
 int spawn(Orbit *orbit);
 void kill_process(Orbit *orbit, std::uint32_t cause, int error);
 void end_orbit(Orbit *orbit);

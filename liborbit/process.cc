@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -91,22 +92,13 @@ int attach_and_serve(int fd, std::size_t arg_room)
 	if (arg == MAP_FAILED)
 		return -errno;
 
-	int server = attach(fd, ORBIT_CTL_ATTACH);
+	const int server = attach(fd, ORBIT_CTL_ATTACH);
 
 	if (server < 0)
 		return server;
-	// Not where tasks and libraries expect standard input, output or errors.
-	if (server < 3) {
-		const int moved = fcntl(server, F_DUPFD_CLOEXEC, 3);
-
-		if (moved >= 0) {
-			close(server);
-			server = moved;
-		}
-	}
 	sigemptyset(&none);
 	pthread_sigmask(SIG_SETMASK, &none, nullptr);
-	serve(server, arg, arg_room);
+	serve(try_lift(server), arg, arg_room);
 }
 
 void sleep_ms(long ms)
@@ -153,6 +145,46 @@ int become_template(int client, std::size_t arg_room)
 }
 
 } // namespace
+
+int try_lift(int fd)
+{
+	const int moved = fd >= 0 && fd < 3 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+
+	if (moved < 0)
+		return fd;
+	close(fd);
+	return moved;
+}
+
+int lift(int fd)
+{
+	const int moved = try_lift(fd);
+
+	if (moved < 0 || moved > 2)
+		return moved;
+
+	const int err = errno == EINVAL ? EMFILE : errno; // only so few are allowed
+
+	close(moved);
+	errno = err;
+	return -err;
+}
+
+int make_sockets(int type, int *sockets)
+{
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, sockets))
+		return -errno;
+	for (int i = 0; i < 2; i++) {
+		sockets[i] = lift(sockets[i]);
+		if (sockets[i] < 0) {
+			const int err = sockets[i];
+
+			close(sockets[!i]);
+			return err;
+		}
+	}
+	return 0;
+}
 
 int choose_fds(Birth *birth, const orbit_options *options)
 {

@@ -26,6 +26,16 @@ struct Birth {
 	std::uint64_t memory_limit;
 };
 
+// Move a descriptor out of the way of standard input, output and errors, which a program may have
+// closed: what a task or the application prints is not for it. Returns it; or a negative fd as it
+// is; or, with fd closed, -errno, and errno is set too.
+int lift(int fd);
+// The same where it must not fail: what cannot be moved stays.
+int try_lift(int fd);
+
+// A pair of Unix sockets, closed on exec, and none of them such a number. 0 or -errno.
+int make_sockets(int type, int *sockets);
+
 // Fill in the descriptors that an orbit shall have, once the others of a birth are there. 0 or -ENOMEM;
 // fds is to be freed.
 int choose_fds(Birth *birth, const orbit_options *options);

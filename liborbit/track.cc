@@ -3,8 +3,8 @@
 
 #include "internal.h"
 #include "pagemap.h"
+#include "process.h"
 #include "signals.h"
-#include "wire.h"
 
 #include <cerrno>
 #include <climits>

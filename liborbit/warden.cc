@@ -473,10 +473,9 @@ int become_server(int socket, int shared, const Birth &birth)
 	close(birth.client);
 	close(birth.owner);
 	setsid(); // its group is its own, and not the warden's
-	// Not where tasks and libraries expect standard input, output or errors.
 	socket = lift(socket);
 	if (socket < 0)
-		return -errno;
+		return socket;
 	server->socket = socket;
 	server->thread = gettid();
 

@@ -48,19 +48,6 @@ ProcessState look_at_process(pid_t pid)
 	return {!(flags & no_exec), (flags & exiting) != 0};
 }
 
-int lift(int fd)
-{
-	if (fd < 0 || fd > 2)
-		return fd;
-
-	const int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	const int err = errno;
-
-	close(fd);
-	errno = err;
-	return moved;
-}
-
 int tell(int socket, const void *head, std::size_t head_bytes, const void *body, std::size_t body_bytes,
 	 const int *fds, std::size_t nr_fds, int flags)
 {

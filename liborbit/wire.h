@@ -123,10 +123,6 @@ struct ProcessState {
 
 ProcessState look_at_process(pid_t pid);
 
-// Move a descriptor out of the way of standard input, output and errors. Returns it, or -1 with
-// errno set.
-int lift(int fd);
-
 // ---- Messages ------------------------------------------------------------------------------
 
 // Send a message of one or two parts, with descriptors. 0 or -errno.

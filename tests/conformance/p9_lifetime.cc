@@ -227,6 +227,68 @@ TEST(P9_Lifetime, Lesson18_AnOrbitHoldsOnlyTheDescriptorsItWasGiven)
 	}), expected);
 }
 
+bool standard_are_closed()
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) >= 0)
+			return false;
+	return true;
+}
+
+// The library's own descriptors are not where a program without standard input, output and errors,
+// or a task of it, may still write to.
+TEST(P9_Lifetime, NothingOfTheLibrarysIsStandardInputOutputOrErrors)
+{
+	for (const bool little : {false, true}) {
+		OtherMain main([=] {
+			for (int fd = 0; fd < 3; fd++)
+				close(fd);
+			if (little) {
+				const auto prepared = orbit::prepare();
+
+				if (!prepared)
+					return prepared.error().code() == ENOTSUP ? 77 : 1;
+				if (!standard_are_closed())
+					return 2;
+			}
+
+			const orbit::Pool pool = make_pool(page);
+
+			if (!standard_are_closed())
+				return 3;
+
+			orbit::Orbit orbit = make_orbit(
+				{.inherit = little ? orbit::Inherit::little : orbit::Inherit::all});
+
+			if (!standard_are_closed())
+				return 4;
+
+			auto task = orbit.call_async(pool, standard_are_closed);
+
+			if (!standard_are_closed())
+				return 5;
+			if (!task || task->wait() != true)
+				return 6;
+
+			int *const p = pool.as<int>();
+
+			*p = 7;
+			if (orbit.call(pool, [](int *q) {
+				*q = 8;
+				return orbit_send_pages(q, page) == -EPIPE && standard_are_closed();
+			}, p) != true)
+				return 7;
+			return standard_are_closed() ? 0 : 8;
+		});
+		const int status = main.wait();
+
+		ASSERT_TRUE(WIFEXITED(status)) << status;
+		if (WEXITSTATUS(status) != 77) { // it cannot be prepared
+			EXPECT_EQ(WEXITSTATUS(status), 0) << "little: " << little;
+		}
+	}
+}
+
 // The portable backend learns the address of a fault by a handler, which then lets the signal do
 // what it does.
 bool reports_fault(int signal)
