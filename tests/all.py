@@ -95,6 +95,14 @@ def run_here(name, command, **environment):
         return vm.judge_output(name, None, "", str(error))
 
 
+def run_example(test, tracker):
+    """Run an example on this host, by the portable backend."""
+    cases = examples.judge(run_here(test.name, test.argv, ORBIT_BACKEND="portable", ORBIT_TRACKER=tracker))
+    for case in cases:
+        case.program = f"portable, {tracker}: {case.program}"
+    return cases
+
+
 def has_libfuzzer():
     if not shutil.which("clang++"):
         return False
@@ -224,6 +232,13 @@ def main():
             host(name, lambda *arguments: run_here(*arguments, ORBIT_BACKEND="portable",
                                                    ORBIT_TRACKER=tracker, **LET_CRASH), name,
                  [program] + (["--gtest_filter=-" + ":".join(NOT_BY[build])] if build in NOT_BY else []))
+
+    # What examples print is the same on either backend; the demo judges itself.
+    demo = vm.Test("demo", [str(options.build / "examples/system-map-audit"),
+                            str(options.kernel / "System.map")])
+    for _, tracker in (each for each in PORTABLE if not each[0]):
+        for test in examples.tests(options.build) + [demo]:
+            host(f"portable, {tracker}: {test.name}", run_example, test, tracker)
 
     seed = int(time.time())
 
