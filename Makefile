@@ -135,7 +135,7 @@ units: $(units) $(native)
 $(library) $(compat_library) $(orbitctl_parts) &: FORCE
 	@$(MAKE) --no-print-directory -C liborbit all BUILD=$(abspath $(BUILD))/liborbit CXXFLAGS='$(CXXFLAGS)'
 
-$(BUILD)/tests/unit/orbitctl $(BUILD)/tests/conformance/orbitctl: $(orbitctl_parts)
+$(addprefix $(BUILD)/tests/,unit/orbitctl conformance/orbitctl portable/orbitctl): $(orbitctl_parts)
 
 $(BUILD)/tests/%: tests/%.cc $(library)
 	@mkdir -p $(@D)

@@ -65,6 +65,14 @@ int read_numbers(const std::filesystem::path &path, std::vector<int> *numbers)
 	return errno;
 }
 
+// What follows the name in /proc/PID/stat: it stands in parentheses, and may hold anything.
+const char *after_name(const std::string &stat)
+{
+	const std::size_t at = stat.rfind(')');
+
+	return at == std::string::npos ? "" : stat.c_str() + at + 1;
+}
+
 // What is open more than once is shown once, where that can be told: by a process that lives,
 // or by an address.
 bool same(const Orbit &a, const Orbit &b)
@@ -101,6 +109,96 @@ void add(Process *process, int fd, Object object)
 		add(&process->tasks, fd, std::move(*task));
 }
 
+// ---- The portable backend ---------------------------------------------------------------
+//
+// The kernel knows nothing of its orbits, but shows what they are made of. Main has a memory file
+// for each pool, and a pidfd for each orbit's process, whose parent, the warden, has one for main.
+
+constexpr std::string_view pool_file = "/memfd:orbit-pool:", deleted = " (deleted)";
+constexpr std::string_view comm_prefix = "orbit:";
+
+std::string read_link(const std::filesystem::path &path)
+{
+	std::error_code error;
+
+	return std::filesystem::read_symlink(path, error).string();
+}
+
+bool is_pidfd(std::string_view link)
+{
+	return link == "anon_inode:[pidfd]";
+}
+
+// The number of a process that a pidfd is for; 0 if it has ended.
+int read_pidfd(const std::filesystem::path &process, int fd)
+{
+	std::string text;
+	int pid = 0;
+
+	if (read_file(process / "fdinfo" / std::to_string(fd), &text))
+		return 0;
+
+	const std::size_t at = text.find("\nPid:");
+
+	return at != std::string::npos && std::sscanf(text.c_str() + at, " Pid: %d", &pid) == 1 && pid > 0 ? pid : 0;
+}
+
+bool has_pidfd_for(const std::filesystem::path &process, int pid)
+{
+	std::vector<int> fds;
+
+	if (read_numbers(process / "fd", &fds))
+		return false;
+	return std::any_of(fds.begin(), fds.end(), [&](int fd) {
+		return is_pidfd(read_link(process / "fd" / std::to_string(fd))) && read_pidfd(process, fd) == pid;
+	});
+}
+
+// The name of an orbit whose process this is, if its main program is that one.
+std::optional<std::string> orbit_name(const std::filesystem::path &proc, int pid, int main)
+{
+	const std::filesystem::path process = proc / std::to_string(pid);
+	std::string name, text;
+	int parent = 0;
+
+	if (read_file(process / "comm", &name) || !name.starts_with(comm_prefix) ||
+	    read_file(process / "stat", &text) || std::sscanf(after_name(text), " %*c %d", &parent) != 1 ||
+	    !has_pidfd_for(proc / std::to_string(parent), main))
+		return {};
+	name.erase(0, comm_prefix.size());
+	if (name.ends_with('\n'))
+		name.pop_back();
+	return name;
+}
+
+void add_portable(const std::filesystem::path &proc, int fd, const std::string &link, Process *process)
+{
+	const std::filesystem::path base = proc / std::to_string(process->pid);
+
+	if (link.starts_with(pool_file) && link.ends_with(deleted)) {
+		std::error_code error;
+		const auto size = std::filesystem::file_size(base / "fd" / std::to_string(fd), error);
+		Pool pool;
+
+		pool.name = link.substr(pool_file.size(), link.size() - pool_file.size() - deleted.size());
+		if (!error)
+			pool.size = size;
+		process->pools.push_back({fd, std::move(pool)});
+		process->portable = true;
+	} else if (is_pidfd(link)) {
+		const int pid = read_pidfd(base, fd);
+		const std::optional<std::string> name = pid ? orbit_name(proc, pid, process->pid) : std::nullopt;
+		Orbit orbit;
+
+		if (!name)
+			return;
+		orbit.name = *name;
+		orbit.pid = pid;
+		process->orbits.push_back({fd, std::move(orbit)});
+		process->portable = true;
+	}
+}
+
 } // namespace
 
 int Processes::read(int pid, Process *process) const
@@ -119,7 +217,7 @@ int Processes::read(int pid, Process *process) const
 	if (const int err = read_numbers(base / "fd", &fds))
 		return err == ENOENT ? ESRCH : err;
 	for (const int fd : fds) {
-		char link[64];
+		char link[256];
 		const ssize_t length = readlink((base / "fd" / std::to_string(fd)).c_str(), link, sizeof(link));
 
 		if (length < 0 && (errno == EACCES || errno == EPERM))
@@ -132,6 +230,8 @@ int Processes::read(int pid, Process *process) const
 		if (what.starts_with("anon_inode:[orbit") &&
 		    !read_file(base / "fdinfo" / std::to_string(fd), &text))
 			add(process, fd, parse_fdinfo(what, text));
+		else
+			add_portable(proc_, fd, std::string(what), process);
 	}
 	return 0;
 }
@@ -161,10 +261,8 @@ std::optional<Load> Processes::load(std::uint64_t pid) const
 	unsigned long long user, system, pages;
 	std::string text;
 
-	// The name in parentheses may hold anything.
-	if (!pid || read_file(base / "stat", &text) || text.rfind(')') == std::string::npos ||
-	    std::sscanf(text.c_str() + text.rfind(')') + 1,
-			" %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) != 2)
+	if (!pid || read_file(base / "stat", &text) ||
+	    std::sscanf(after_name(text), " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) != 2)
 		return {};
 	if (read_file(base / "statm", &text) || std::sscanf(text.c_str(), "%*u %llu", &pages) != 1)
 		return {};

@@ -19,6 +19,7 @@ template <class T> struct Held {
 struct Process {
 	int pid = 0;
 	std::string name;
+	bool portable = false; // what it has is the portable backend's
 	std::vector<Held<Orbit>> orbits;
 	std::vector<Held<Pool>> pools;
 	std::vector<Held<Task>> tasks;

@@ -247,6 +247,8 @@ void print_text(std::ostream &out, const Process &process)
 	out << "process " << process.pid << " (" << printable(process.name) << ")\n";
 	if (process.empty())
 		out << "no orbits, pools or tasks\n";
+	if (process.portable)
+		out << "by the portable backend, of which the kernel does not tell more\n";
 	if (orbits.size())
 		orbits.print(out, "lrlrrrrrrrrr");
 	for (const auto &[fd, orbit] : process.orbits)
@@ -265,6 +267,7 @@ void print_json(std::ostream &out, const std::vector<Process> &processes, std::s
 	for (const Process &process : processes)
 		array.push_back({{"pid", process.pid},
 				 {"name", process.name},
+				 {"backend", process.empty() ? Json() : Json(process.portable ? "portable" : "kernel")},
 				 {"orbits", to_json(process.orbits)},
 				 {"pools", to_json(process.pools)},
 				 {"tasks", to_json(process.tasks)}});

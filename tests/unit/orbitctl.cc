@@ -299,6 +299,7 @@ TEST_F(FakeProc, List)
 	const auto &process = json["processes"][0];
 
 	EXPECT_EQ(process["pid"], 50);
+	EXPECT_EQ(process["backend"], "kernel");
 	ASSERT_EQ(process["orbits"].size(), 2U);
 	EXPECT_EQ(process["orbits"][0]["last_end"]["task"], 1);
 	EXPECT_EQ(process["orbits"][0]["last_end"]["code"], 11);
@@ -309,6 +310,55 @@ TEST_F(FakeProc, List)
 
 	EXPECT_EQ(run({"list", "51"}), 0);
 	EXPECT_TRUE(printed("process 51 (other)\nno orbits, pools or tasks\n"));
+}
+
+// The portable backend's orbits are told by what they are made of.
+TEST_F(FakeProc, OrbitsOfThePortableBackend)
+{
+	const char pidfd[] = "anon_inode:[pidfd]";
+
+	make_process(50, "server");
+	open(50, 3, "/memfd:orbit-pool:ta(ble (deleted)", common);
+	open(50, 4, pidfd, common + "Pid:\t76\nNSpid:\t76\n");
+	open(50, 5, pidfd, common + "Pid:\t-1\nNSpid:\t0\n");  // it has ended
+	open(50, 6, pidfd, common + "Pid:\t90\nNSpid:\t90\n"); // a child
+	open(50, 7, pidfd, common + "Pid:\t91\nNSpid:\t91\n"); // somebody else's
+	open(50, 8, "/memfd:orbit-view (deleted)", common);
+	make_process(76, "orbit:aud) it");
+	write("76/stat", "76 (orbit:aud) it) S 75 76\n");
+	make_process(75, "orbit:aud) it"); // its warden
+	open(75, 3, "socket:[5]", common);
+	open(75, 4, pidfd, common + "Pid:\t50\nNSpid:\t50\n");
+	open(75, 5, pidfd, common + "Pid:\t76\nNSpid:\t76\n");
+	make_process(90, "child");
+	write("90/stat", "90 (child) S 50 90\n");
+	make_process(91, "orbit:other");
+	write("91/stat", "91 (orbit:other) S 92 91\n");
+	make_process(92, "orbit:other");
+	open(92, 4, pidfd, common + "Pid:\t51\nNSpid:\t51\n");
+
+	EXPECT_EQ(run({"list", "--json"}), 0);
+
+	const auto json = nlohmann::json::parse(out_.str());
+
+	ASSERT_EQ(json["processes"].size(), 1U) << out_.str();
+
+	const auto &process = json["processes"][0];
+
+	EXPECT_EQ(process["pid"], 50);
+	EXPECT_EQ(process["backend"], "portable");
+	ASSERT_EQ(process["orbits"].size(), 1U) << out_.str();
+	EXPECT_EQ(process["orbits"][0]["name"], "aud) it");
+	EXPECT_EQ(process["orbits"][0]["pid"], 76);
+	EXPECT_EQ(process["orbits"][0]["fd"], 4);
+	EXPECT_TRUE(process["orbits"][0]["state"].is_null());
+	ASSERT_EQ(process["pools"].size(), 1U);
+	EXPECT_EQ(process["pools"][0]["name"], "ta(ble");
+
+	EXPECT_EQ(run({"list"}), 0);
+	EXPECT_TRUE(printed("by the portable backend")) << out_.str();
+	EXPECT_EQ(run({"top", "-n", "1"}), 0);
+	EXPECT_TRUE(printed("50  server   aud) it   76")) << out_.str();
 }
 
 TEST_F(FakeProc, WhatIsNotThere)
