@@ -148,8 +148,8 @@ orbit_pool_create_at(struct orbit_module *module, size_t size,
 /* ---- Calls ----------------------------------------------------------------------- */
 
 /*
- * Flags of orbit_call_async().  "This argument" means the same function and the same
- * argument bytes; a task "waits" that has not begun.  A call has SKIP flags or CANCEL
+ * Flags of orbit_call_async().  "This argument" means the same argument bytes, for
+ * whatever function; a task "waits" that has not begun.  A call has SKIP flags or CANCEL
  * flags, not both.
  */
 #define ORBIT_NORETVAL (1 << 1)	       /* its value is not wanted: it is received as 0 */
@@ -172,7 +172,7 @@ struct orbit_task {
  * @pools: and which.
  * @func: The function; NULL for the orbit's entry.
  * @arg: Bytes for it,
- * @argsize: and how many, up to 65,504.
+ * @argsize: and how many, up to 65,536.
  *
  * The function cannot send (EPIPE there), but commit.
  *

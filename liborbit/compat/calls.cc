@@ -37,6 +37,8 @@ struct orbit_compat::Module {
 	unsigned users;	      // of the handle
 	pthread_cond_t unused;
 	Task *tasks; // oldest first
+	Pool *info_pool; // holds a CallInfo,
+	pthread_mutex_t calls; // and one call at a time fills it in
 	Pool *control_pool; // the latest, and those before
 	Control *control;   // null when the orbit has been destroyed
 	const Pool *set; // the pool that memory is for
@@ -225,7 +227,7 @@ public:
 	char *data() { return data_; }
 
 private:
-	alignas(Header) char few_[few];
+	alignas(alignment) char few_[few];
 	char *data_;
 };
 
@@ -269,6 +271,8 @@ int name_pools(const Module *module, const Request &request, orbit_pool_range *r
 			       native_mode(&pool->pub, request.flags, module->set == pool)))
 			return E2BIG;
 	}
+	if (!add_range(ranges, count, module->info_pool->handle, ORBIT_SNAP_ADAPTIVE))
+		return E2BIG;
 	if (!request.may_send && !request.may_commit)
 		return 0;
 	if (!add_range(ranges, count, module->control_pool->handle, ORBIT_SNAP_ADAPTIVE) ||
@@ -285,7 +289,7 @@ int check(const Request &request)
 	if ((request.flags & ~all_flags) || (skips && cancels) || (!request.pools && request.nr_pools) ||
 	    (!request.arg && request.arg_size))
 		return EINVAL;
-	if (request.nr_pools > ORBIT_MAX_POOLS || request.arg_size > ORBIT_MAX_ARG - sizeof(Header))
+	if (request.nr_pools > ORBIT_MAX_POOLS || request.arg_size > ORBIT_MAX_ARG)
 		return E2BIG;
 	return 0;
 }
@@ -293,11 +297,10 @@ int check(const Request &request)
 // With the lock, which is released meanwhile: make the call. 0 or an errno value.
 int call_orbit(Module *module, const Request &request, Task *task)
 {
-	Buffer<512> bytes(sizeof(Header) + request.arg_size);
-	Buffer<8 * sizeof(orbit_pool_range)> ranges((request.nr_pools + 2) * sizeof(orbit_pool_range));
+	Buffer<8 * sizeof(orbit_pool_range)> ranges((request.nr_pools + 3) * sizeof(orbit_pool_range));
 	orbit_call_options options{};
 
-	if (!bytes.data() || !ranges.data())
+	if (!ranges.data())
 		return ENOMEM;
 
 	auto *named = reinterpret_cast<orbit_pool_range *>(ranges.data());
@@ -309,28 +312,23 @@ int call_orbit(Module *module, const Request &request, Task *task)
 	options.flags = translate(request.flags) | (request.may_send ? ORBIT_CALL_STREAM : 0);
 	options.ranges = named;
 
-	Header header{};
-
-	header.func = request.func;
-	header.control = request.may_send || request.may_commit ? module->control : nullptr;
-	header.may_send = request.may_send;
-	std::memset(bytes.data(), 0, sizeof(Header)); // what lies between its members counts too
-	std::memcpy(bytes.data(), &header.func, sizeof(header.func));
-	std::memcpy(bytes.data() + offsetof(Header, control), &header.control, sizeof(header.control));
-	std::memcpy(bytes.data() + offsetof(Header, may_send), &header.may_send, sizeof(header.may_send));
-	if (request.arg_size)
-		std::memcpy(bytes.data() + sizeof(Header), request.arg, request.arg_size);
-
+	const CallInfo info = {request.func,
+			       request.may_send || request.may_commit ? module->control : nullptr,
+			       request.may_send};
+	auto *const place = static_cast<CallInfo *>(module->info_pool->pub.rawptr);
+	orbit_handle *const orbit = module->handle; // kept as long as there are users
 	orbit_task *handle = nullptr;
 	int err;
 
 	module->users++;
 	pthread_mutex_unlock(&lock);
 	{
+		const Locked alone(&module->calls);
 		const AllocatorsAtRest rest;
 
-		err = orbit_call_async(module->handle, run_task, bytes.data(),
-				       sizeof(Header) + request.arg_size, &options, task ? &handle : nullptr);
+		*place = info;
+		err = orbit_call_async(orbit, run_task, request.arg, request.arg_size, &options,
+				       task ? &handle : nullptr);
 	}
 	pthread_mutex_lock(&lock);
 	if (!--module->users)
@@ -368,6 +366,8 @@ int start(orbit_module *pub, const Request &request, Module **found, Task **made
 		return EINVAL;
 	if (!module->handle)
 		return ESHUTDOWN;
+	if (module->pub.mpid != getpid())
+		return EPERM; // in a forked child there is no memory of pools
 	if (!request.func && !module->pub.entry_func)
 		return EINVAL;
 	if (const int err = check(request))
@@ -646,7 +646,8 @@ int make_orbit(Module *module)
 
 int run_birth(Module *module, void *(*init)())
 {
-	const Birth birth = {module->pub.entry_func, init};
+	const Birth birth = {module->pub.entry_func, init,
+			     static_cast<CallInfo *>(module->info_pool->pub.rawptr)};
 	orbit_call_options options{};
 	std::size_t count = 0;
 
@@ -683,6 +684,8 @@ void end(Module *module)
 		module->control_pool = pool->next;
 		destroy_pool(pool);
 	}
+	destroy_pool(module->info_pool);
+	module->info_pool = nullptr;
 }
 
 bool is_alive(const Module *module)
@@ -728,11 +731,14 @@ orbit_module *published_create(const char *name, published_entry entry, void *(*
 	if (!module)
 		return nullptr;
 	pthread_cond_init(&module->unused, nullptr);
+	pthread_mutex_init(&module->calls, nullptr);
 	std::strncpy(module->pub.name, name ? name : "anonymous", sizeof(module->pub.name) - 1);
 	module->pub.mpid = getpid();
 	module->pub.entry_func = entry;
 
-	int err = make_orbit(module);
+	module->info_pool = make_pool(sizeof(CallInfo), "calls");
+
+	int err = module->info_pool ? make_orbit(module) : errno;
 
 	if (!err) {
 		err = run_birth(module, init);
@@ -742,6 +748,8 @@ orbit_module *published_create(const char *name, published_entry entry, void *(*
 			orbit_destroy(module->handle);
 	}
 	if (err) {
+		if (module->info_pool)
+			destroy_pool(module->info_pool);
 		free(module);
 		errno = err;
 		return nullptr;

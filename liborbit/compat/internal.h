@@ -165,16 +165,20 @@ Control *control_of(const Module *module); // null when the orbit has been destr
 
 // ---- In a task -------------------------------------------------------------------------
 
-// In front of the argument bytes.
-struct alignas(32) Header {
+// What a call means besides its argument bytes. It is in a pool that every call of the module
+// names, so a task sees its own: SKIP and CANCEL compare the bytes, and nothing else is to count.
+struct CallInfo {
 	published_entry func; // null for the orbit's own
 	const Control *control;
 	bool may_send;
 };
 
+extern const CallInfo *call_info; // in an orbit: where that is
+
 struct Birth {
 	published_entry entry;
 	void *(*init)();
+	const CallInfo *info;
 };
 
 std::uint64_t run_init(const void *arg, std::size_t size);

@@ -13,7 +13,7 @@ namespace {
 // All of it belongs to the orbit's process.
 published_entry own_entry;
 void *store;
-const Header *header; // of the task that runs
+const CallInfo *call; // of the task that runs
 
 // What has been sent and may not have been received: the main program does not yet hold
 // it, in the snapshot that the next task sees.
@@ -144,9 +144,9 @@ int private_scratch(orbit_scratch *s)
 // Where a task can send at all.
 int check_sender()
 {
-	if (!header)
+	if (!call)
 		return fail(EPERM);
-	if (!header->may_send)
+	if (!call->may_send)
 		return fail(EPIPE);
 	return 0;
 }
@@ -155,12 +155,15 @@ int check_sender()
 
 namespace orbit_compat {
 
+const CallInfo *call_info;
+
 std::uint64_t run_init(const void *arg, std::size_t)
 {
 	const auto *birth = static_cast<const Birth *>(arg);
 
 	in_orbit = true;
 	own_entry = birth->entry;
+	call_info = birth->info;
 	if (birth->init)
 		store = birth->init();
 	return 0;
@@ -168,18 +171,17 @@ std::uint64_t run_init(const void *arg, std::size_t)
 
 std::uint64_t run_task(const void *arg, std::size_t)
 {
-	static Header copy; // the function may write to its bytes, and beyond
-	auto *bytes = const_cast<char *>(static_cast<const char *>(arg));
+	static CallInfo copy; // the function may commit pools, and overwrite what it sees
 
-	std::memcpy(&copy, arg, sizeof(copy));
-	header = &copy;
+	copy = *call_info;
+	call = &copy;
 	if (copy.control && copy.may_send)
 		forget_received(copy.control->settled);
 
 	const published_entry func = copy.func ? copy.func : own_entry;
-	const std::uint64_t value = func(store, bytes + sizeof(Header));
+	const std::uint64_t value = func(store, const_cast<void *>(arg));
 
-	header = nullptr;
+	call = nullptr;
 	return value;
 }
 
@@ -196,10 +198,10 @@ int orbit_scratch_create(orbit_scratch *s)
 		return fail(EINVAL);
 	if (!in_orbit)
 		return private_scratch(s);
-	if (!header || !header->may_send || !header->control->scratch_pages)
+	if (!call || !call->may_send || !call->control->scratch_pages)
 		return fail(ENXIO);
 
-	const Control *control = header->control;
+	const Control *control = call->control;
 	std::size_t start = 0;
 	const std::size_t pages = longest_run(control, &start);
 
@@ -218,7 +220,7 @@ int orbit_sendv(orbit_scratch *s)
 		return -1;
 	orbit_scratch_close_any(s);
 
-	const Control *control = header->control;
+	const Control *control = call->control;
 	const auto start = reinterpret_cast<std::uintptr_t>(s->ptr);
 	const std::size_t bytes = round_up(s->cursor, page_size());
 	const std::size_t all = control->scratch_pages * page_size();
@@ -263,10 +265,10 @@ unsigned long orbit_send(const published_update *update)
 
 unsigned long orbit_commit()
 {
-	if (!header || !header->control)
-		return static_cast<unsigned long>(fail(header ? EPIPE : EPERM));
+	if (!call || !call->control)
+		return static_cast<unsigned long>(fail(call ? EPIPE : EPERM));
 
-	const Control *control = header->control;
+	const Control *control = call->control;
 
 	for (std::size_t i = 0; i < control->nr_pools; i++) {
 		const int err = orbit_send_pages(control->pools[i].start, control->pools[i].length);

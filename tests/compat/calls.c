@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* Values that programs may have been compiled with, or written down. */
@@ -53,6 +54,14 @@ static unsigned long add(void *store, void *arg)
 
 	(void)store;
 	return (unsigned long)(pair->a + pair->b);
+}
+
+static unsigned long multiply(void *store, void *arg)
+{
+	const struct pair *pair = (const struct pair *)arg;
+
+	(void)store;
+	return (unsigned long)(pair->a * pair->b);
 }
 
 static unsigned long is_there_a_store(void *store, void *arg)
@@ -245,8 +254,8 @@ static void errors_of_calls(void)
 	CHECK_FAILS(orbit_call(NULL, 0, NULL, NULL, &pair, sizeof(pair)), EINVAL);
 	CHECK_FAILS(orbit_call(&other, 0, NULL, NULL, &pair, sizeof(pair)), EINVAL);
 	CHECK_FAILS(orbit_call(module, 0, NULL, NULL, NULL, 5), EINVAL);
-	CHECK_FAILS(orbit_call(module, 0, NULL, NULL, bytes, 65505), E2BIG);
-	CHECK(orbit_call(module, 0, NULL, NULL, bytes, 65504) == 0);
+	CHECK_FAILS(orbit_call(module, 0, NULL, NULL, bytes, 65537), E2BIG);
+	CHECK(orbit_call(module, 0, NULL, NULL, bytes, 65536) == 0);
 	CHECK_FAILS(orbit_call_async(module, 1, 0, NULL, NULL, &pair, sizeof(pair), &task), EINVAL);
 	CHECK_FAILS(orbit_call_async(module, 1 << 7, 0, NULL, NULL, &pair, sizeof(pair), &task), EINVAL);
 	CHECK_FAILS(orbit_call_async(module, ORBIT_SKIP_ANY | ORBIT_CANCEL_ANY, 0, NULL, NULL, &pair,
@@ -255,27 +264,6 @@ static void errors_of_calls(void)
 	orbit_destroy(module->gobid);
 	CHECK_FAILS(orbit_call(module, 0, NULL, NULL, &pair, sizeof(pair)), ESHUTDOWN);
 	CHECK_FAILS(orbit_call_async(module, 0, 0, NULL, NULL, &pair, sizeof(pair), &task), ESHUTDOWN);
-}
-
-static void an_orbit_that_dies(void)
-{
-	struct orbit_module *module = make(add, NULL);
-	struct pair pair = {1, 2};
-	union orbit_result result;
-	struct orbit_task task, later;
-
-	CHECK(orbit_call_async(module, 0, 0, NULL, crash, NULL, 0, &task) == 0);
-	CHECK(orbit_call_async(module, 0, 0, NULL, NULL, &pair, sizeof(pair), &later) == 0);
-	CHECK_FAILS(orbit_recvv(&result, &task), ECONNRESET);
-	CHECK_FAILS(orbit_recvv(&result, &task), ESRCH);
-	CHECK_FAILS(orbit_recvv(&result, &later), ECANCELED);
-	CHECK(orbit_gone(module) && !orbit_exists(module));
-	CHECK_FAILS(orbit_call(module, 0, NULL, NULL, &pair, sizeof(pair)), ESHUTDOWN);
-	CHECK(orbit_destroy(module->gobid) == 0);
-	module = make(add, NULL);
-	CHECK(orbit_call(module, 0, NULL, NULL, &pair, sizeof(pair)) == 3);
-	CHECK_FAILS(orbit_call(module, 0, NULL, crash, NULL, 0), ECONNRESET);
-	orbit_destroy_all();
 }
 
 static void asynchronous_calls(void)
@@ -362,6 +350,34 @@ static void let_go(struct blocked *blocked)
 	close(blocked->pipe[1]);
 }
 
+static void an_orbit_that_dies(void)
+{
+	struct pair pair = {1, 2};
+	struct orbit_module *module;
+	struct blocked blocked;
+	union orbit_result result;
+	struct orbit_task task, later;
+
+	block(&blocked); /* until both are queued */
+	module = blocked.module;
+	CHECK(orbit_call_async(module, 0, 0, NULL, crash, NULL, 0, &task) == 0);
+	CHECK(orbit_call_async(module, 0, 0, NULL, NULL, &pair, sizeof(pair), &later) == 0);
+	CHECK(write(blocked.pipe[1], "x", 1) == 1);
+	CHECK(orbit_recvv(&result, &blocked.task) == 0 && result.retval == 1);
+	CHECK_FAILS(orbit_recvv(&result, &task), ECONNRESET);
+	CHECK_FAILS(orbit_recvv(&result, &task), ESRCH);
+	CHECK_FAILS(orbit_recvv(&result, &later), ECANCELED);
+	CHECK(orbit_gone(module) && !orbit_exists(module));
+	CHECK_FAILS(orbit_call(module, 0, NULL, NULL, &pair, sizeof(pair)), ESHUTDOWN);
+	CHECK(orbit_destroy(module->gobid) == 0);
+	close(blocked.pipe[0]);
+	close(blocked.pipe[1]);
+	module = make(add, NULL);
+	CHECK(orbit_call(module, 0, NULL, NULL, &pair, sizeof(pair)) == 3);
+	CHECK_FAILS(orbit_call(module, 0, NULL, crash, NULL, 0), ECONNRESET);
+	orbit_destroy_all();
+}
+
 static void cancelling_by_task(void)
 {
 	struct pair pair = {1, 2};
@@ -414,7 +430,7 @@ static void cancelling_by_argument(void)
 
 static void skipping(void)
 {
-	struct pair pair = {1, 2}, other = {1, 3};
+	struct pair pair = {1, 2}, other = {1, 3}, third = {1, 4};
 	struct blocked blocked;
 	struct orbit_task waits, skipped = {NULL, 5}, runs;
 	union orbit_result result;
@@ -428,12 +444,21 @@ static void skipping(void)
 	CHECK(orbit_call_async(blocked.module, ORBIT_SKIP_SAME_ARG, 0, NULL, NULL, &other, sizeof(pair),
 			       &runs) == 0);
 	CHECK(runs.taskid > waits.taskid);
+	/* Bytes are all that counts: not the function, and not what can be received. */
+	CHECK(orbit_call_async(blocked.module, ORBIT_SKIP_SAME_ARG, 0, NULL, multiply, &pair,
+			       sizeof(pair), &skipped) == 0);
+	CHECK(skipped.taskid == 0);
+	CHECK(orbit_call_async(blocked.module, 0, 0, NULL, NULL, &third, sizeof(third), NULL) == 0);
+	CHECK(orbit_call_async(blocked.module, ORBIT_SKIP_SAME_ARG, 0, NULL, add, &third, sizeof(third),
+			       &skipped) == 0);
+	CHECK(skipped.taskid == 0);
 	CHECK(orbit_call_async(blocked.module, ORBIT_SKIP_ANY, 0, NULL, NULL, &other, sizeof(pair),
 			       &skipped) == 0);
 	CHECK(skipped.taskid == 0);
 	CHECK(write(blocked.pipe[1], "x", 1) == 1);
 	CHECK(orbit_recvv(&result, &waits) == 0 && result.retval == 3);
 	CHECK(orbit_recvv(&result, &runs) == 0 && result.retval == 4);
+	CHECK(orbit_call(blocked.module, 0, NULL, NULL, &pair, sizeof(pair)) == 3); /* nothing waits */
 	CHECK(orbit_call_async(blocked.module, ORBIT_SKIP_ANY, 0, NULL, NULL, &other, sizeof(pair), &runs) ==
 	      0);
 	CHECK(orbit_recvv(&result, &runs) == 0 && result.retval == 4);
@@ -456,6 +481,11 @@ static void replacing(void)
 	CHECK(orbit_call_async(blocked.module, ORBIT_CANCELLABLE | ORBIT_CANCEL_SAME_ARG, 0, NULL, NULL,
 			       &pair, sizeof(pair), &tasks[3]) == 0);
 	CHECK_FAILS(orbit_recvv(&result, &tasks[1]), ECANCELED);
+	/* By another function with the same bytes. */
+	CHECK(orbit_call_async(blocked.module, ORBIT_CANCELLABLE | ORBIT_CANCEL_SAME_ARG, 0, NULL, multiply,
+			       &other, sizeof(other), &tasks[1]) == 0);
+	CHECK_FAILS(orbit_recvv(&result, &tasks[2]), ECANCELED);
+	tasks[2] = tasks[1];
 	CHECK(orbit_call_async(blocked.module, ORBIT_CANCEL_ANY, 0, NULL, NULL, &pair, sizeof(pair),
 			       &tasks[4]) == 0);
 	CHECK_FAILS(orbit_recvv(&result, &tasks[2]), ECANCELED);
@@ -528,6 +558,26 @@ static unsigned long count_fds(void *store, void *arg)
 			       100 * (fcntl(1, F_GETFD) >= 0));
 }
 
+/* What it inherits are handles, and no memory of pools. */
+static void a_forked_child_is_none_either(void)
+{
+	struct orbit_module *module = make(add, NULL);
+	struct pair pair = {1, 2};
+	int status = -1;
+	const pid_t child = fork();
+
+	if (!child) {
+		int wrong = orbit_call(module, 0, NULL, NULL, &pair, sizeof(pair)) != -1 || errno != EPERM;
+
+		wrong += orbit_call_async(module, 0, 0, NULL, NULL, &pair, sizeof(pair), NULL) != -1 ||
+			 errno != EPERM;
+		_exit(wrong);
+	}
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+	CHECK(orbit_call(module, 0, NULL, NULL, &pair, sizeof(pair)) == 3);
+	orbit_destroy(module->gobid);
+}
+
 static void descriptors_that_exec_would_keep(void)
 {
 	int fds[2] = {open("/dev/null", O_RDONLY), open("/dev/null", O_RDONLY | O_CLOEXEC)};
@@ -569,9 +619,9 @@ static void *call_in_a_thread(void *arg)
 		union orbit_result result;
 
 		wrong += orbit_call(shared_module, 0, NULL, NULL, &pair, sizeof(pair)) != pair.a + pair.b;
-		wrong += orbit_call_async(shared_module, 0, 0, NULL, NULL, &pair, sizeof(pair), &task) != 0;
+		wrong += orbit_call_async(shared_module, 0, 0, NULL, multiply, &pair, sizeof(pair), &task) != 0;
 		wrong += orbit_recvv(&result, &task) != 0 ||
-			 result.retval != (unsigned long)(pair.a + pair.b);
+			 result.retval != (unsigned long)(pair.a * pair.b);
 	}
 	return (void *)wrong;
 }
@@ -681,6 +731,7 @@ int main(void)
 		TEST(replacing),
 		TEST(destroying_ends_what_is_under_way),
 		TEST(an_orbit_is_no_main_program),
+		TEST(a_forked_child_is_none_either),
 		TEST(descriptors_that_exec_would_keep),
 		TEST(what_an_orbit_changes_is_its_own),
 		TEST(threads),

@@ -57,8 +57,6 @@ void touch(void *start, std::size_t pages)
 unsigned long play(void *, void *arg)
 {
 	const auto *order = static_cast<const Order *>(arg);
-	const auto *header = reinterpret_cast<const orbit_compat::Header *>(static_cast<char *>(arg) -
-									  sizeof(orbit_compat::Header));
 	orbit_scratch s{};
 	char byte = 'b';
 
@@ -120,7 +118,7 @@ unsigned long play(void *, void *arg)
 		touch(order->held, 1);
 		return static_cast<unsigned long>(orbit_send_pages(order->held, page));
 	case Trick::pages_of_the_control: {
-		auto *control = const_cast<orbit_compat::Control *>(header->control);
+		auto *control = const_cast<orbit_compat::Control *>(orbit_compat::call_info->control);
 
 		std::memset(static_cast<void *>(control), 0xff, page);
 		return static_cast<unsigned long>(orbit_send_pages(control, page));
