@@ -44,7 +44,8 @@ NOT_SANITIZED = {"asan": ("p1_isolation", "p8_limits", "inherit"),
                  "tsan": ("p1_isolation", "p8_limits", "inherit", "adoption")}
 # An orbit that inherits little takes over variables from the first byte of a segment to the last,
 # and AddressSanitizer has marked what lies between them.
-NOT_BY_ASAN = ("Containers.InAnOrbitThatInheritsLittle",)
+NOT_BY_ASAN = ("Containers.InAnOrbitThatInheritsLittle", "P9_Lifetime.NorIfOrbitsInheritLittle",
+               "PortableOrbitctl.OrbitsThatInheritLittle")
 # In a forked child of a program with threads ThreadSanitizer allows no new ones, and maps memory of its
 # own where a pool was.
 NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNoPoolMemory",
