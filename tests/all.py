@@ -252,11 +252,12 @@ def main():
     counted = [vm.Test(path.name, [str(path)], COUNTED_SECONDS)
                for path in expect(cases, "programs of tests/counted",
                                   programs(options.build, "counted"))]
-    with_orbits = run_guest("counted instructions", vm.Machine(options.kernel, icount=True), counted,
-                            results)
+    machine = vm.Machine(options.kernel, icount=True, append=stress.KERNEL_BACKEND)
+    with_orbits = run_guest("counted instructions", machine, counted, results)
     cases += with_orbits
     # There gdb finds its own files.
-    cases += run_guest("debugger", vm.Machine(options.kernel, root="host", memory="2G"), [
+    machine = vm.Machine(options.kernel, root="host", memory="2G", append=stress.KERNEL_BACKEND)
+    cases += run_guest("debugger", machine, [
         vm.Test("debugger", [sys.executable, str(HERE / "debugger/check.py"),
                              str((options.build / "tests/debugger/debugged").resolve())],
                 DEBUGGER_SECONDS)], results)
