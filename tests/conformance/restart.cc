@@ -62,15 +62,16 @@ TEST(Restart, TheNextTaskGetsAFreshProcess)
 TEST(Restart, WhateverEndedIt)
 {
 	orbit::Orbit orbit = make_restarted();
-	const auto killed = [&](auto task) {
-		return orbit.call({.time_limit = 200ms}, {}, task).error();
+	// On a busy machine an exit takes its time; only the loop is to be ended by the limit.
+	const auto killed = [&](auto task, std::chrono::milliseconds limit = 0ms) {
+		return orbit.call({.time_limit = limit}, {}, task).error();
 	};
 
 	EXPECT_EQ(killed([] { _exit(3); }).cause(), ORBIT_CAUSE_EXIT);
 	EXPECT_EQ(orbit.call({}, [] { return 1; }), 1);
 	EXPECT_EQ(killed([] { std::abort(); }).signal(), SIGABRT);
 	EXPECT_EQ(orbit.call({}, [] { return 2; }), 2);
-	EXPECT_EQ(killed([] { for (;;) pause(); }).code(), ETIMEDOUT);
+	EXPECT_EQ(killed([] { for (;;) pause(); }, 200ms).code(), ETIMEDOUT);
 	EXPECT_EQ(orbit.call({}, [] { return 3; }), 3);
 	EXPECT_EQ(killed([] { execl("/proc/self/exe", "x", "--gtest_filter=None", nullptr); }).cause(),
 		  ORBIT_CAUSE_EXEC);

@@ -111,13 +111,42 @@ constexpr unsigned used_rooms = 6; // of the window
 thread_local sigjmp_buf escape;
 thread_local volatile bool guarded;
 thread_local int inject_fd = -1;
+thread_local volatile bool injecting; // an allocation in this thread shall fail
 thread_local bool in_orbit;
 thread_local int self_server = -1;
+
+void set_fail_nth(u64 n)
+{
+	char text[24];
+	const int length = std::snprintf(text, sizeof(text), "%llu", static_cast<unsigned long long>(n));
+
+	if (n)
+		injecting = true;
+
+	[[maybe_unused]] const ssize_t done = pwrite(inject_fd, text, static_cast<std::size_t>(length), 0);
+
+	if (!n)
+		injecting = false;
+}
+
+// Has it failed? And off.
+bool take_fail_nth()
+{
+	char text[24] = {};
+	const ssize_t got = pread(inject_fd, text, sizeof(text) - 1, 0);
+
+	set_fail_nth(0);
+	return got > 0 && std::atoi(text) == 0;
+}
 
 void on_fault(int signal, siginfo_t *info, void *context)
 {
 	if (guarded)
 		siglongjmp(escape, signal);
+	// What failed may have been the page for a signal's frame, or for what rseq notes at a switch:
+	// that is deadly in any system call, and this one is not to blame.
+	if (injecting && info->si_code == SI_KERNEL && take_fail_nth())
+		kill(getpid(), SIGKILL);
 	if (getpid() == world.worker) {
 		all->fault_at = number(info->si_addr);
 		all->fault_from = static_cast<u64>(
@@ -265,24 +294,6 @@ private:
 		if (result < -EHWPOISON)
 			failed("system call %d returns %ld, which is no errno", nr, result);
 		return result;
-	}
-
-	static void set_fail_nth(u64 n)
-	{
-		char text[24];
-		const int length = std::snprintf(text, sizeof(text), "%llu", static_cast<unsigned long long>(n));
-
-		[[maybe_unused]] const ssize_t done = pwrite(inject_fd, text, static_cast<std::size_t>(length), 0);
-	}
-
-	// Has it failed? And off.
-	static bool take_fail_nth()
-	{
-		char text[24] = {};
-		const ssize_t got = pread(inject_fd, text, sizeof(text) - 1, 0);
-
-		set_fail_nth(0);
-		return got > 0 && std::atoi(text) == 0;
 	}
 
 	// All arguments are noise.
