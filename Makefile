@@ -21,11 +21,13 @@ ROUNDS ?= 10000
 # How long each of the fuzzers of `make fuzz-decoder` runs.
 FUZZ_MINUTES ?= 10
 
-# libboost-dev is for <orbit/memory.hpp>, libbenchmark-dev for bench/; cmake, pkg-config,
-# abigail-tools, dpkg-dev and debhelper are for what is installed and packaged, and its tests.
+# libboost-dev is for <orbit/memory.hpp>, libbenchmark-dev, libgflags-dev and python3-matplotlib
+# for bench/; cmake, pkg-config, abigail-tools, dpkg-dev and debhelper are for what is installed
+# and packaged, and its tests.
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
-	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev nlohmann-json3-dev python3 cmake \
-	pkg-config abigail-tools dpkg-dev debhelper busybox-static qemu-system-x86 gdb \
+	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev libgflags-dev \
+	nlohmann-json3-dev python3 python3-matplotlib cmake pkg-config abigail-tools dpkg-dev \
+	debhelper busybox-static qemu-system-x86 gdb \
 	$(if $(KERNEL_SRC),,linux-source-6.12)
 
 # Every .cc in these directories is one program.
@@ -38,6 +40,8 @@ gtests := $(filter-out $(static),$(units) \
 native := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/portable/*.cc))
 debugged := $(BUILD)/tests/debugger/debugged
 examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(wildcard examples/*/))
+# A folder of bench/ that asks a question has one program of the same name.
+benches := $(foreach q,$(notdir $(wildcard bench/*)),$(if $(wildcard bench/$q/$q.cc),$(BUILD)/bench/$q/$q))
 library := $(BUILD)/liborbit/liborbit.a
 compat_library := $(BUILD)/liborbit/liborbit-compat.a
 orbitctl_parts := $(BUILD)/liborbit/orbitctl.a
@@ -103,7 +107,7 @@ bench-containers: $(BUILD)/bench/containers/bench
 $(BUILD)/bench/%: bench/%.cc $(library) | deps
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
-	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(library) -lbenchmark
+	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(library) -lbenchmark -lgflags
 
 fuzz-decoder: $(fuzzers)
 	@$(if $(fuzzers),,echo 'fuzz-decoder: needs clang (Debian: apt-get install clang)' >&2; exit 1)
@@ -121,7 +125,7 @@ boot: programs
 	tests/vm/run.py boot --kernel "$$kernel" --root host --chdir $(CURDIR)
 
 programs: deps
-	@$(MAKE) -s -j$(JOBS) $(library) $(examples) $(gtests) $(static) $(debugged) $(compats) $(fuzzers)
+	@$(MAKE) -s -j$(JOBS) $(library) $(examples) $(gtests) $(static) $(debugged) $(compats) $(fuzzers) $(benches)
 
 # The tests that run here again, under sanitizers: whatever one of them finds ends the test.  GCC warns
 # that TSan does not know fences; the tests that use them have one thread.
@@ -181,7 +185,7 @@ $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc) $(library)
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $(filter %.cc,$^) $(library)
 
--include $(addsuffix .d,$(gtests) $(static) $(debugged) $(compats))
+-include $(addsuffix .d,$(gtests) $(static) $(debugged) $(compats) $(benches))
 # With several sources the compiler names a .d after each of them.
 -include $(wildcard $(BUILD)/examples/*.d)
 
