@@ -229,6 +229,7 @@ class Machine:
     root: str = "initramfs"     # or "host"
     files: dict = dataclasses.field(default_factory=dict)   # guest path -> host path
     append: str = ""            # more of the kernel's command line
+    cpu: str = ""               # QEMU's model, where the usual one is not wanted
 
     def __post_init__(self):
         self.kernel = Path(self.kernel)
@@ -280,7 +281,7 @@ class Machine:
         # On a busy host an emulated timer may miss the moment in which the kernel looks for it.
         append = f"console=ttyS0 panic=-1 no_timer_check {self.append}".strip()
         # Nested under some hypervisors, QEMU dies of a register that it may read and not write.
-        cpu = "host,arch-capabilities=off" if self.accel == "kvm" else "max"
+        cpu = self.cpu or ("host,arch-capabilities=off" if self.accel == "kvm" else "max")
         command = [QEMU, "-M", "q35", "-accel", self.accel, "-nodefaults", "-no-user-config",
                    "-display", "none", "-no-reboot", "-m", self.memory, "-smp", str(self.cpus),
                    "-cpu", cpu, "-serial", serial]
