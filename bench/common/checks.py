@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""What the counted figures are to show: each check as wanted, found, and whether it holds.
+
+These are aims, and not the gate: `make bench-check` fails when a figure gets worse than the
+baseline, and prints this table beside it.
+"""
+
+import dataclasses
+
+ORBITS = 1000
+
+
+@dataclasses.dataclass
+class Check:
+    what: str
+    wanted: str
+    found: str          # "" if it was not measured
+    holds: bool | None  # None if it was not measured
+
+
+class Absent(Exception):
+    """A figure that has not been measured."""
+
+
+class Figures(dict):
+    def __missing__(self, name):
+        raise Absent(name)
+
+
+def sync(figures, which, pages):
+    """A call with so many pages changed, and the writes that changed them."""
+    name = f"call/sync/{which}/pages={pages}"
+    return figures[f"{name}/write"] + figures[f"{name}/call"]
+
+
+def each_page(figures, which):
+    """What each further page comes to: the call's share and the write together."""
+    return (sync(figures, which, 256) - sync(figures, which, 16)) / 240
+
+
+def fork_copy(figures):
+    few, many = (figures[f"call/fork_copies/pages={pages}/write"] for pages in (16, 256))
+    return (many - few) / 240
+
+
+def at_most(limit, value, unit=""):
+    return f"at most {limit}{unit}", f"{value:.2f}{unit}", value <= limit
+
+
+def one_page(figures):
+    return at_most(1.15, sync(figures, "pool=16M/adjacent", 1) / figures["call/pipe"])
+
+
+def nothing_changed(figures):
+    return at_most(0.85, figures["call/sync/pool=16M/adjacent/pages=0/call"] / figures["call/pipe"])
+
+
+def any_size(figures):
+    small, large = (figures[f"call/sync/pool={pool}/adjacent/pages=0/call"] for pool in ("1M", "1G"))
+    return "within 2 %", f"{large / small - 1:+.1%}", abs(large / small - 1) <= 0.02
+
+
+def page_by(which, limit):
+    return lambda figures: at_most(limit, each_page(figures, which) / fork_copy(figures))
+
+
+def scattered(figures):
+    return at_most(1.2, max(sync(figures, f"pool={pool}/scattered", pages)
+                            / sync(figures, f"pool={pool}/adjacent", pages)
+                            for pool in ("256M", "1G") for pages in (16, 256, 4096)))
+
+
+def queued(figures):
+    empty = min(figures["call/queue/idle"], figures["call/queue/waiting=0"])
+    return at_most(1.05, max(figures[f"call/queue/waiting={n}"] for n in (1, 16, 256)) / empty)
+
+
+def fork_and_wait(figures):
+    ratio = (figures["call/fork/heap=16M"]
+             / figures["call/sync/pool=16M/adjacent/pages=0/call"])
+    return "at least 100", f"{ratio:.0f}", ratio >= 100
+
+
+def idle_orbits(figures):
+    name = f"scale/{{}}={ORBITS}/memory each, KiB"
+    extra = figures[name.format("orbits")] - figures[name.format("forks")]
+    return "at most 200 KiB", f"{extra:.0f} KiB", extra <= 200
+
+
+CHECKS = [
+    ("call with one changed page and the next write to it / pipe round trip", one_page),
+    ("call with nothing changed / pipe round trip", nothing_changed),
+    ("the same for a pool of 1 GiB as for one of 1 MiB", any_size),
+    ("each further page, copy-on-write mode / copy on write after fork()",
+     page_by("pool=16M/adjacent", 1.3)),
+    ("  where the task does not read the page", page_by("pool=16M/unread", 1.3)),
+    ("each further page, adaptive mode, changed before every call / the same",
+     page_by("pool=16M/adaptive", 0.5)),
+    ("  where the task does not read the page", page_by("pool=16M/adaptive/unread", 0.5)),
+    ("scattered pages / adjacent ones (the worst of 256 MiB and 1 GiB)", scattered),
+    ("call that queues behind others (the worst of 1, 16, 256) / on an empty queue", queued),
+    ("fork() and wait with 16 MiB / call with a pool of 16 MiB", fork_and_wait),
+    (f"{ORBITS} idle orbits: memory each, beyond a forked process's", idle_orbits),
+]
+
+
+def judge(figures):
+    """All checks on these figures."""
+    figures, done = Figures(figures), []
+    for what, check in CHECKS:
+        try:
+            done.append(Check(what, *check(figures)))
+        except Absent as name:
+            done.append(Check(what, "", f"not measured: {name}", None))
+    return done
+
+
+def table(checks):
+    """Lines for people."""
+    width = max(len(check.what) for check in checks)
+    yield f"{'what it is to show':<{width}}  {'wanted':>16}  {'found':>10}  holds"
+    for check in checks:
+        if check.holds is None:
+            yield f"{check.what:<{width}}  {check.found}"
+        else:
+            yield (f"{check.what:<{width}}  {check.wanted:>16}  {check.found:>10}  "
+                   f"{'yes' if check.holds else 'NO'}")
