@@ -2,10 +2,9 @@
 //
 // What a call costs, beside what else hands work to somebody and waits. README.md says how
 // each case is measured.
-#include "../common/bench.h"
+#include "../common/memory.h"
 
 #include <atomic>
-#include <climits>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -13,10 +12,8 @@
 
 #include <linux/futex.h>
 #include <spawn.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 using namespace bench;
 
@@ -193,42 +190,6 @@ private:
 	std::thread thread_;
 };
 
-// Memory of the process besides, as a server has it.
-struct Heap {
-	explicit Heap(std::size_t size) : bytes(size)
-	{
-		if (!bytes)
-			return;
-		data = static_cast<std::byte *>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-						     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-		check(data != MAP_FAILED, "mmap");
-		write_pages(data, bytes / page_size, page_size, 1);
-	}
-	Heap(Heap &&other) noexcept : bytes(std::exchange(other.bytes, 0)), data(other.data) {}
-	Heap &operator=(Heap &&) = delete;
-	~Heap()
-	{
-		if (bytes)
-			munmap(data, bytes);
-	}
-
-	std::size_t bytes;
-	std::byte *data = nullptr;
-};
-
-std::shared_ptr<Heap> shared_heap(std::size_t bytes)
-{
-	return shared<Heap>("heap " + bytes_text(bytes), [bytes] { return Heap(bytes); });
-}
-
-void wait_for(pid_t pid)
-{
-	int status = 0;
-
-	check(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && !WEXITSTATUS(status),
-	      "a process that ends at once");
-}
-
 void fork_and_wait(Round &round)
 {
 	round.time("", [] {
@@ -269,20 +230,12 @@ Body fork_copies(std::size_t pages)
 	auto heap = shared_heap(16 * MiB);
 
 	return [heap, pages](Round &round) {
-		std::array<int, 2> fds;
-		char byte;
+		{
+			const Child child;
 
-		check(!pipe(fds.data()), "pipe");
-		const pid_t pid = fork();
-		if (!pid) {
-			close(fds[1]);
-			_exit(read(fds[0], &byte, 1) != 0);
+			round.time("write", [&] { write_pages(heap->data(), pages, page_size, 2); });
 		}
-		round.time("write", [&] { write_pages(heap->data, pages, page_size, 2); });
-		close(fds[0]);
-		close(fds[1]);
-		wait_for(pid);
-		write_pages(heap->data, heap->bytes / page_size, page_size, 3);
+		write_pages(heap->data(), heap->size() / page_size, page_size, 3);
 	};
 }
 
@@ -295,11 +248,6 @@ struct Change {
 	orbit::Mode mode = orbit::Mode::cow;
 	bool read = true; // the task reads a word of every changed page
 };
-
-std::shared_ptr<PoolAndOrbit> shared_pool(std::size_t bytes)
-{
-	return shared<PoolAndOrbit>("pool " + bytes_text(bytes), [bytes] { return make_pool_and_orbit(bytes); });
-}
 
 // Change pages, call, and again: the writes fault on what the last call has protected.
 Body sync_call(const Change &change)
@@ -361,34 +309,27 @@ Body throughput(std::size_t calls, std::size_t pages)
 	};
 }
 
-std::uint64_t read_byte(int fd)
-{
-	char byte;
-
-	return read(fd, &byte, 1) == 1 ? 0 : 1;
-}
-
 // A call with one changed page that others wait before: one that runs until it is told to
 // end, and @waiting more.  -1: the orbit has nothing to do.
 Body behind(int waiting)
 {
 	struct Held {
-		std::array<int, 2> fds;
-		std::optional<PoolAndOrbit> both;
+		Pipe until;
+		int fd = until.read_end();
+		PoolAndOrbit both = make_pool_and_orbit(16 * MiB, {.name = "queue", .keep_fds = {&fd, 1}});
 	};
 	auto held = std::make_shared<Held>();
 
-	check(!pipe(held->fds.data()), "pipe");
-	held->both.emplace(make_pool_and_orbit(16 * MiB, {.name = "queue", .keep_fds = {held->fds.data(), 1}}));
 	return [held, waiting, number = std::uint64_t{1}](Round &round) mutable {
-		orbit::Orbit &orbit = held->both->orbit;
-		const orbit::Pool &pool = held->both->pool;
+		orbit::Orbit &orbit = held->both.orbit;
+		const orbit::Pool &pool = held->both.pool;
 		const auto *base = static_cast<const std::byte *>(pool.data());
 		std::vector<orbit::Task<std::uint64_t>> tasks;
+		std::optional<orbit::Task<bool>> running;
 
-		tasks.reserve(static_cast<std::size_t>(waiting + 3));
+		tasks.reserve(static_cast<std::size_t>(waiting + 2));
 		if (waiting >= 0) {
-			tasks.push_back(value(orbit.call_async({}, read_byte, held->fds[0]), "call"));
+			running.emplace(value(orbit.call_async({}, Pipe::read_byte, held->fd), "call"));
 			while (value(orbit.stat(), "stat").state != ORBIT_STATE_RUNNING)
 				usleep(1000);
 		}
@@ -403,7 +344,7 @@ Body behind(int waiting)
 					      "call"));
 		});
 		if (waiting >= 0)
-			check(write(held->fds[1], "x", 1) == 1, "write");
+			held->until.put();
 		if (value(tasks.back().wait(), "wait") != number)
 			die("the task saw something else");
 	};

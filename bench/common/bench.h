@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -104,7 +105,7 @@ public:
 	const auto *end() const { return parts_.data() + used_; }
 
 private:
-	std::array<std::pair<const char *, double>, 8> parts_;
+	std::array<std::pair<const char *, double>, 12> parts_;
 	std::size_t used_ = 0;
 };
 
@@ -319,6 +320,11 @@ inline void print_context()
 		if (flags.find(std::string(" ") + flag + " ") != std::string::npos)
 			std::printf(" %s", flag);
 	std::printf("\n");
+	std::error_code none;
+	for (const auto &each :
+	     std::filesystem::directory_iterator("/sys/devices/system/cpu/vulnerabilities", none))
+		std::printf("context mitigation %s %s\n", each.path().filename().c_str(),
+			    line_of(each.path().c_str()).c_str());
 }
 
 // For main(): runs the cases that have been added, as the flags say.

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+//
+// The memory that a slow task's snapshot holds while main keeps writing, beside a forked
+// child's. README.md says how it is measured.
+#include "../common/memory.h"
+
+#include <cstring>
+
+using namespace bench;
+
+namespace {
+
+constexpr std::size_t size = 64 * MiB;
+constexpr std::size_t pages = size / page_size;
+
+// So many pages have been written to since the task began. Before these figures one of what there
+// is besides the 64 MiB themselves when it begins, and after them one when it has ended.
+constexpr std::array steps = {0U, 1024U, 2048U, 4096U, 8192U, 16384U, 32768U};
+constexpr std::array parts = {
+	"before, KiB",	     "written=0, KiB",    "written=1024, KiB",  "written=2048, KiB",	 "written=4096, KiB",
+	"written=8192, KiB", "written=16384, KiB", "written=32768, KiB", "after, KiB",
+};
+using Held = std::array<double, parts.size()>;
+
+static_assert(parts.size() == steps.size() + 2);
+
+// Any page, and some more than once; the same in each run.
+class Writes {
+public:
+	explicit Writes(std::byte *base) : base_(base) {}
+
+	void up_to(unsigned count)
+	{
+		for (; done_ < count; done_++) {
+			state_ = state_ * 6364136223846793005U + 1442695040888963407U;
+			write_pages(base_ + (state_ >> 33) % pages * page_size, 1, page_size, done_);
+		}
+	}
+
+private:
+	std::byte *base_;
+	std::uint64_t state_ = 1;
+	unsigned done_ = 0;
+};
+
+// @at_first: what was used before the 64 MiB were there.
+template <class Begin, class End>
+Held hold(double at_first, std::byte *base, Begin &&begin, End &&end)
+{
+	Held held;
+	Writes writes(base);
+	const double before = used_kib();
+
+	held[0] = before - at_first - size / KiB;
+	begin();
+	for (std::size_t n = 0; n < steps.size(); n++) {
+		writes.up_to(steps[n]);
+		held[n + 1] = used_kib() - before;
+	}
+	end();
+	settle();
+	held.back() = used_kib() - before;
+	return held;
+}
+
+Held by_orbit(orbit::Mode mode)
+{
+	const double at_first = used_kib();
+	Pipe until;
+	const int fd = until.read_end();
+	PoolAndOrbit both = make_pool_and_orbit(size, {.name = "slow", .keep_fds = {&fd, 1}});
+	std::optional<orbit::Task<bool>> task;
+
+	return hold(at_first, both.pool.data(), [&] {
+		task.emplace(value(both.orbit.call_async(orbit::PoolRange(both.pool, mode), Pipe::read_byte, fd),
+				   "call"));
+	}, [&] {
+		until.put();
+		value(task->wait(), "wait");
+	});
+}
+
+Held by_fork()
+{
+	const double at_first = used_kib();
+	const Heap heap(size);
+	std::unique_ptr<Child> child;
+
+	return hold(at_first, heap.data(), [&] { child = std::make_unique<Child>(); }, [&] { child.reset(); });
+}
+
+// In a process of its own, which chooses a backend for itself.
+Body measure(const std::function<Held()> &how, const char *backend)
+{
+	return [how, backend](Round &round) {
+		Pipe result;
+		Held held;
+		const pid_t pid = fork();
+
+		if (!pid) {
+			check(!orbit_use_backend(backend), "this backend");
+			held = how();
+			check(write(result.write_end(), &held, sizeof(held)) == sizeof(held), "write");
+			std::_Exit(0);
+		}
+		check(read(result.read_end(), &held, sizeof(held)) == sizeof(held), "the measuring process");
+		wait_for(pid);
+		for (std::size_t n = 0; n < parts.size(); n++)
+			round.add(parts[n], held[n]);
+	};
+}
+
+void add_case(const char *name, const std::function<Held()> &how, const char *backend)
+{
+	add({.name = std::string("memory/") + name, .make = [how, backend] { return measure(how, backend); },
+	     .rounds = 1, .warm_up = 0, .only_counted = true});
+}
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+	add_case("fork", by_fork, "auto");
+	add_case("orbit", [] { return by_orbit(orbit::Mode::cow); }, "kernel");
+	add_case("orbit, copy", [] { return by_orbit(orbit::Mode::copy); }, "kernel");
+	add_case("orbit, adaptive", [] { return by_orbit(orbit::Mode::adaptive); }, "kernel");
+	add_case("portable", [] { return by_orbit(orbit::Mode::cow); }, "portable");
+	return run(argc, argv);
+}

@@ -1,0 +1,354 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Measure what orbits cost, and show it.
+
+  run.py [run] --build DIR --kernel DIR [--way counted|timed|all] [QUESTION...]
+        measure; print tables; write results and plots to BUILD/bench/results
+  run.py check --build DIR --kernel DIR
+        counted only: compare with bench/baseline.json (2 %), and print what is to be shown
+  run.py baseline --build DIR --kernel DIR
+        counted only: make these figures the baseline
+
+Counted is in an emulated guest, where time counts instructions: the same in every run.
+Timed is on this machine, with the backend that works here; and, if a guest can use KVM,
+there on the patched kernel (timed-kvm).  README.md says what the figures are worth.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "common"), str(HERE / "apps"), str(HERE.parent / "tests/vm")]
+import applications  # noqa: E402
+import checks  # noqa: E402
+import gate  # noqa: E402
+import plots  # noqa: E402
+import results  # noqa: E402
+import run as vm  # noqa: E402
+from progress import Progress  # noqa: E402
+
+# Each with what its table compares with, taken in the same run.
+REFERENCES = {"call": "call/pipe", "fault": "fault/fork", "scale": "scale/pool=1M/total",
+              "modes": "modes/cow/adjacent/every=1/total", "memory": None,
+              "apps": "apps/kv/none/request"}
+QUESTIONS = list(REFERENCES)
+# What fits there: pools of up to 1 GiB, and of 4 GiB.
+MEMORY = {"scale": "6G"}
+USUAL_MEMORY = "3G"
+SECONDS = 1800          # for one program in a guest, before scaling
+COUNTED_CPU = "max"     # QEMU's model
+# The same without ERMS: with it, each byte of a page that the kernel copies for fork() counts.
+NO_ERMS = "max,-erms"
+NO_ERMS_CASES = "call/(pipe|fork_copies|sync/pool=16M/(adjacent|unread|adaptive))"
+QUICK_NAME = "quick"
+
+
+class Failed(Exception):
+    """A program or a guest that did not do what it should."""
+
+
+def program(build, question):
+    return build / "bench" / question / question
+
+
+def list_cases(build, question, *options):
+    done = subprocess.run([program(build, question), "--list", *options], stdout=subprocess.PIPE,
+                          text=True, check=True)
+    return done.stdout.split("\n")[:-1]
+
+
+def make_machine(kernel, way, question="", cpu=""):
+    if way == "counted":
+        return vm.Machine(kernel, icount=True, memory=MEMORY.get(question, USUAL_MEMORY),
+                          cpu=cpu or COUNTED_CPU)
+    return vm.Machine(kernel, accel="kvm", memory=MEMORY.get(question, USUAL_MEMORY))
+
+
+def run_in_guest(machine, name, argv, on_output):
+    """Run one program in a guest of its own."""
+    report = machine.run([vm.Test(name, [str(word) for word in argv], SECONDS)], live=on_output)
+    bad = [case for case in report.cases if case.outcome == "fail"]
+    if bad:
+        raise Failed("\n".join(f"{case.title}: {case.output}" for case in bad))
+
+
+def run_here(name, argv, on_output):
+    """Run one program on this machine."""
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        while data := os.read(process.stdout.fileno(), 1 << 16):
+            on_output(data)
+    if process.returncode:
+        raise Failed(f"{name}: exit status {process.returncode}")
+
+
+class Session:
+    """The questions asked in one way; what came out."""
+
+    def __init__(self, options, way, questions):
+        self.options, self.way, self.questions = options, way, questions
+        self.figures, self.samples, self.context = {}, {}, {}
+
+    def jobs(self):
+        """(question, prefix of names, CPU model, options) of each program to run."""
+        counted = self.way == "counted"
+        repeat = [] if counted else [f"--repetitions={self.options.repetitions}"]
+        for question in self.questions:
+            # These count memory, which takes a machine without other programs.
+            if question == "apps" or (question == "memory" and self.way == "timed"):
+                continue
+            # Modes are all alike in the portable backend.
+            if self.way != "timed" or list_cases(self.options.build, question, "--way=timed"):
+                yield question, "", "", [f"--way={'counted' if counted else 'timed'}", *repeat]
+            if question == "call" and counted:
+                yield question, "noerms/", NO_ERMS, ["--way=counted", f"--filter={NO_ERMS_CASES}"]
+
+    def steps(self):
+        repeat = 1 if self.way == "counted" else self.options.repetitions
+        for question, prefix, _, options in self.jobs():
+            for name in list_cases(self.options.build, question, *options):
+                yield from [f"{self.way} {prefix}{name}"] * repeat
+        if "apps" in self.questions:
+            yield from (f"{self.way} {name}" for name in
+                        applications.steps(self.way == "counted", self.options.repetitions))
+
+    def run(self):
+        progress = Progress(self.steps(), self.options.build / "bench/durations.json")
+        for question, prefix, cpu, options in self.jobs():
+            reader = results.Reader(lambda name, p=prefix: progress.step(f"{self.way} {p}{name}"))
+            argv = [program(self.options.build, question), *options]
+            if self.way == "timed":
+                run_here(question, argv, reader.feed)
+            else:
+                run_in_guest(make_machine(self.options.kernel, self.way, question, cpu), question, argv,
+                             reader.feed)
+            if not reader.figures and not reader.samples:
+                raise Failed(f"{question}: it printed nothing")
+            self.figures.update({prefix + name: value for name, value in reader.figures.items()})
+            self.samples.update(reader.samples)
+            if not prefix:
+                self.context.update(reader.context)
+        if "apps" in self.questions:
+            self.run_apps(progress)
+        progress.end()
+
+    def run_apps(self, progress):
+        def execute(argvs):
+            """What each of these printed."""
+            if self.way == "timed":
+                for name, argv in argvs:
+                    output = bytearray()
+                    run_here(name, argv, output.extend)
+                    yield name, output.decode()
+                return
+            tests = [vm.Test(name, argv, SECONDS) for name, argv in argvs]
+            report = make_machine(self.options.kernel, self.way).run(tests)
+            for case in report.cases:
+                if case.outcome == "fail":
+                    raise Failed(f"{case.title}: {case.output}")
+                yield case.program, case.output
+
+        counted = self.way == "counted"
+        measured = applications.run(self.options.build, counted, self.options.repetitions, execute,
+                                    lambda name: progress.step(f"{self.way} {name}"))
+        (self.figures if counted else self.samples).update(measured)
+
+    def results(self):
+        """As they are kept: those of the timed way with all samples."""
+        accelerator = {"counted": "tcg, icount", "timed": "none", "timed-kvm": "kvm"}[self.way]
+        context = {**results.context("counted" if self.way == "counted" else "timed", accelerator,
+                                     COUNTED_CPU if self.way == "counted" else ""),
+                   **self.context}
+        if self.way == "counted":
+            return {"context": context, "figures": self.figures}
+        context["repetitions"] = self.options.repetitions
+        # Figures are here what no clock measures.
+        return {"context": context, "figures": self.figures, "timings": results.summaries(self.samples),
+                "samples": self.samples}
+
+
+# --- for people ------------------------------------------------------------------------
+
+def print_table(data, questions):
+    """Each figure, and its ratio to what the question compares with, taken in the same run."""
+    for question in questions:
+        names = sorted((name for name in data.values if name.startswith(question + "/")), key=natural)
+        if not names:
+            continue
+        reference = REFERENCES[question]
+        scale = data.values.get(reference)
+        title = (HERE / question / "README.md").read_text().split("\n")[0].lstrip("# ")
+        print(f"\n{question}: {title}")
+        timed = bool(data.summaries)
+        print(f"  {'':<52}{data.unit:>14}" + (f"{'/ ' + reference:>36}" if scale else "")
+              + (f"{'95 % interval':>24}{'p99':>12}{'p99.9':>12}" if timed else ""))
+        for name in names:
+            line = f"  {name:<52}{gate.text(data[name]):>14}"
+            if scale:
+                line += f"{'' if gate.is_memory(name) else f'{data[name] / scale:.3g}':>36}"
+            if summary := data.summaries.get(name):
+                line += (f"{gate.text(summary['low']) + ' to ' + gate.text(summary['high']):>24}"
+                         f"{gate.text(summary['p99']):>12}{gate.text(summary['p99.9']):>12}")
+            print(line)
+
+
+def natural(name):
+    """Numbers in names in the order of their values."""
+    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+    return [(0, int(number) * units[unit], "") if number else (1, 0, text)
+            for number, unit, text in re.findall(r"(\d+)([KMG]?)\b|([^\d]+|\d+)", name)]
+
+
+def print_checks(figures):
+    print()
+    for line in checks.table(checks.judge(figures)):
+        print(line)
+
+
+# --- what is done ----------------------------------------------------------------------
+
+def ways(options):
+    chosen = {"all": ["counted", "timed"]}.get(options.way, [options.way])
+    if options.way == "all" and vm.choose_accelerator(options.kernel) == "kvm":
+        chosen.append("timed-kvm")
+    return chosen
+
+
+def measure(options):
+    for way in ways(options):
+        print(f"{way}: {', '.join(options.questions)}", file=sys.stderr)
+        session = Session(options, way, options.questions)
+        session.run()
+        measured = session.results()
+        path = options.out / f"{way}.json"
+        results.save(path, measured)
+        data = results.Data(measured)
+        print_table(data, options.questions)
+        if way == "counted":
+            print_checks(measured["figures"])
+        print(f"\nraw results: {path}")
+        print("plots:", *draw(data, options.questions, options.out / f"{way}"))
+        if options.publish:
+            publish(measured, way)
+    return 0
+
+
+def draw(data, questions, directory):
+    """Directories for people to look into."""
+    for question in questions:
+        if any(name.startswith(question + "/") for name in data.values):
+            try:
+                plots.draw(data, question, directory)
+            except ModuleNotFoundError as missing:
+                return [f"none: {missing}; {sys.executable} is not the python3 of the packages?"]
+    return [directory]
+
+
+def publish(measured, way):
+    """Into the folders of bench/, without the single samples."""
+    kept = {key: value for key, value in measured.items() if key != "samples"}
+    results.save(HERE / "results" / f"{way}.json", kept)
+    data = results.Data(kept)
+    for question in QUESTIONS:
+        draw(data, [question], HERE / question)
+
+
+def quick_tests(build):
+    """What the fast part of the gate runs, all in one guest."""
+    return [vm.Test(f"bench {question}", [str(program(build, question)), "--way=counted", "--quick"], 300)
+            for question in QUESTIONS if question != "apps"
+            and list_cases(build, question, "--way=counted", "--quick")]
+
+
+def quick_machine(kernel):
+    return vm.Machine(kernel, icount=True, memory="1G", cpu=COUNTED_CPU)
+
+
+def judge_quick(cases):
+    """The cases of the fast part: each figure against its own baseline.
+
+    (A case costs a little more or less after others have run, so a part has a baseline of its own.)
+    """
+    figures = gate.read_figures("\n".join(case.output for case in cases))
+    baseline = json.loads(gate.BASELINE.read_text())[QUICK_NAME]
+    return [vm.Case("bench gate", each.name, "pass" if each.passes else "fail", str(each))
+            for each in gate.compare(figures, baseline)] or [
+                vm.Case("bench gate", "", "fail", "nothing was counted")]
+
+
+def count_quick(options):
+    report = quick_machine(options.kernel).run(quick_tests(options.build))
+    if report.count("fail"):
+        raise Failed("\n".join(f"{case.title}: {case.output}" for case in report.cases
+                               if case.outcome == "fail"))
+    return gate.read_figures("\n".join(case.output for case in report.cases))
+
+
+def count_all(options):
+    session = Session(options, "counted", options.questions)
+    session.run()
+    measured = session.results()
+    results.save(options.out / "counted.json", measured)
+    return measured
+
+
+def check(options):
+    measured = count_all(options)
+    baseline = json.loads(gate.BASELINE.read_text())
+    wanted = {name: value for name, value in baseline["figures"].items()
+              if name.removeprefix("noerms/").split("/")[0] in options.questions}
+    differences = gate.compare(measured["figures"], wanted)
+    print_checks(measured["figures"])
+    print()
+    for each in differences:
+        if each.verdict != "same":
+            print(each)
+    failed = [each for each in differences if not each.passes]
+    print(f"{len(differences) - len(failed)} of {len(differences)} figures are as in the baseline or better "
+          f"(series {baseline['context']['series']}; this is {measured['context']['series']})")
+    return 1 if failed or not differences else 0
+
+
+def set_baseline(options):
+    measured = count_all(options)
+    quick = count_quick(options)
+    if options.questions != QUESTIONS:
+        old = json.loads(gate.BASELINE.read_text())["figures"]
+        measured["figures"] = {**old, **measured["figures"]}
+    results.save(gate.BASELINE, {"context": measured["context"],
+                                 "figures": dict(sorted(measured["figures"].items())),
+                                 QUICK_NAME: dict(sorted(quick.items()))})
+    print(f"{gate.BASELINE}: {len(measured['figures'])} figures, {len(quick)} of the fast part")
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="run", choices=("run", "check", "baseline"))
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=" ".join(QUESTIONS))
+    parser.add_argument("--build", type=Path, required=True, help="where make built the programs")
+    parser.add_argument("--kernel", type=Path, required=True, help="a built kernel's directory")
+    parser.add_argument("--way", choices=("counted", "timed", "timed-kvm", "all"), default="all")
+    parser.add_argument("--repetitions", type=int, default=9, help="in the timed way")
+    parser.add_argument("--out", type=Path, help="for results and plots")
+    parser.add_argument("--publish", action="store_true", help="results and plots into bench/, too")
+    options = parser.parse_args()
+    options.out = options.out or options.build / "bench/results"
+    options.questions = options.questions or QUESTIONS
+    if unknown := set(options.questions) - set(QUESTIONS):
+        parser.error(f"no such question: {', '.join(sorted(unknown))}")
+    return {"run": measure, "check": check, "baseline": set_baseline}[options.what](options)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (Failed, FileNotFoundError, ValueError, subprocess.CalledProcessError) as error:
+        sys.exit(f"bench: {error}")
