@@ -54,7 +54,7 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo test stress bench-containers kernel boot install deb deps programs \
+.PHONY: help demo test stress bench bench-check bench-baseline bench-containers kernel boot install deb deps programs \
 	units sanitized clean fuzz-decoder FORCE
 .DELETE_ON_ERROR:
 
@@ -62,6 +62,10 @@ help:
 	@echo 'make demo      watch an application use orbits, on the patched kernel in a virtual machine'
 	@echo 'make test      all tests, here and in virtual machines'
 	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers'
+	@echo 'make bench     what orbits cost: counted in a virtual machine, and timed here; tables and plots'
+	@echo '               (WAY=counted or timed, QUESTIONS="call ..." for a part of it)'
+	@echo 'make bench-check  compare the counted costs with those of bench/baseline.json'
+	@echo 'make bench-baseline  take those found now for the baseline'
 	@echo 'make bench-containers'
 	@echo '               what memory in pools costs, against malloc()'
 	@echo 'make fuzz-decoder  what orbits may send, at random, for FUZZ_MINUTES=$(FUZZ_MINUTES) each (needs clang)'
@@ -100,6 +104,17 @@ stress: programs
 	unpatched=$$(linux-patches/build unpatched) && \
 	tests/stress.py --build $(BUILD) --minutes $(MINUTES) --rounds $(ROUNDS) --kernel "vm=$$kernel" \
 		--kernel "debug=$$debug" --kernel "kcsan=$$kcsan" --off "$$off" --unpatched "$$unpatched"
+
+# The one that Debian's packages are for.
+PYTHON ?= /usr/bin/python3
+WAY ?= all
+QUESTIONS ?=
+BENCH_OPTIONS ?=
+bench bench-check bench-baseline: deps
+	@$(MAKE) -s -j$(JOBS) $(benches)
+	@kernel=$$($(call kernel,vm,$(KERNEL))) && \
+	$(PYTHON) bench/run.py $(or $(patsubst bench-%,%,$(filter bench-%,$@)),run) $(QUESTIONS) --build $(BUILD) \
+		--kernel "$$kernel" --way $(WAY) $(BENCH_OPTIONS)
 
 bench-containers: $(BUILD)/bench/containers/bench
 	@bench/containers/run.py $< --json $(BUILD)/bench/containers/results.json
