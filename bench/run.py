@@ -17,64 +17,20 @@ there on the patched kernel (timed-kvm).  README.md says what the figures are wo
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE / "common"), str(HERE / "apps"), str(HERE.parent / "tests/vm")]
+sys.path[:0] = [str(HERE / "common"), str(HERE / "apps")]
 import applications  # noqa: E402
 import checks  # noqa: E402
 import gate  # noqa: E402
+import guests  # noqa: E402
 import plots  # noqa: E402
 import results  # noqa: E402
-import run as vm  # noqa: E402
+from guests import QUESTIONS, REFERENCES, Failed, list_cases, program, vm  # noqa: E402
 from progress import Progress  # noqa: E402
-
-# Each with what its table compares with, taken in the same run.
-REFERENCES = {"call": "call/pipe", "fault": "fault/fork", "scale": "scale/pool=1M/total",
-              "modes": "modes/cow/adjacent/every=1/total", "memory": None,
-              "apps": "apps/kv/none/request"}
-QUESTIONS = list(REFERENCES)
-# What fits there: pools of up to 1 GiB, and of 4 GiB.
-MEMORY = {"scale": "6G"}
-USUAL_MEMORY = "3G"
-SECONDS = 1800          # for one program in a guest, before scaling
-COUNTED_CPU = "max"     # QEMU's model
-# The same without ERMS: with it, each byte of a page that the kernel copies for fork() counts.
-NO_ERMS = "max,-erms"
-NO_ERMS_CASES = "call/(pipe|fork_copies|sync/pool=16M/(adjacent|unread|adaptive))"
-QUICK_NAME = "quick"
-
-
-class Failed(Exception):
-    """A program or a guest that did not do what it should."""
-
-
-def program(build, question):
-    return build / "bench" / question / question
-
-
-def list_cases(build, question, *options):
-    done = subprocess.run([program(build, question), "--list", *options], stdout=subprocess.PIPE,
-                          text=True, check=True)
-    return done.stdout.split("\n")[:-1]
-
-
-def make_machine(kernel, way, question="", cpu=""):
-    if way == "counted":
-        return vm.Machine(kernel, icount=True, memory=MEMORY.get(question, USUAL_MEMORY),
-                          cpu=cpu or COUNTED_CPU)
-    return vm.Machine(kernel, accel="kvm", memory=MEMORY.get(question, USUAL_MEMORY))
-
-
-def run_in_guest(machine, name, argv, on_output):
-    """Run one program in a guest of its own."""
-    report = machine.run([vm.Test(name, [str(word) for word in argv], SECONDS)], live=on_output)
-    bad = [case for case in report.cases if case.outcome == "fail"]
-    if bad:
-        raise Failed("\n".join(f"{case.title}: {case.output}" for case in bad))
 
 
 def run_here(name, argv, on_output):
@@ -105,7 +61,7 @@ class Session:
             if self.way != "timed" or list_cases(self.options.build, question, "--way=timed"):
                 yield question, "", "", [f"--way={'counted' if counted else 'timed'}", *repeat]
             if question == "call" and counted:
-                yield question, "noerms/", NO_ERMS, ["--way=counted", f"--filter={NO_ERMS_CASES}"]
+                yield question, "noerms/", guests.NO_ERMS, ["--way=counted", f"--filter={guests.NO_ERMS_CASES}"]
 
     def steps(self):
         repeat = 1 if self.way == "counted" else self.options.repetitions
@@ -116,6 +72,12 @@ class Session:
             yield from (f"{self.way} {name}" for name in
                         applications.steps(self.way == "counted", self.options.repetitions))
 
+    def machine(self, question="", cpu=""):
+        if self.way == "counted":
+            return guests.make_machine(self.options.kernel, question, cpu or guests.CPU)
+        return vm.Machine(self.options.kernel, accel="kvm",
+                          memory=guests.MEMORY.get(question, guests.USUAL_MEMORY))
+
     def run(self):
         progress = Progress(self.steps(), self.options.build / "bench/durations.json")
         for question, prefix, cpu, options in self.jobs():
@@ -124,8 +86,8 @@ class Session:
             if self.way == "timed":
                 run_here(question, argv, reader.feed)
             else:
-                run_in_guest(make_machine(self.options.kernel, self.way, question, cpu), question, argv,
-                             reader.feed)
+                guests.run(self.machine(question, cpu), [vm.Test(question, [str(word) for word in argv],
+                                                                 guests.SECONDS)], reader.feed)
             if not reader.figures and not reader.samples:
                 raise Failed(f"{question}: it printed nothing")
             self.figures.update({prefix + name: value for name, value in reader.figures.items()})
@@ -145,11 +107,8 @@ class Session:
                     run_here(name, argv, output.extend)
                     yield name, output.decode()
                 return
-            tests = [vm.Test(name, argv, SECONDS) for name, argv in argvs]
-            report = make_machine(self.options.kernel, self.way).run(tests)
-            for case in report.cases:
-                if case.outcome == "fail":
-                    raise Failed(f"{case.title}: {case.output}")
+            tests = [vm.Test(name, argv, guests.SECONDS) for name, argv in argvs]
+            for case in guests.run(self.machine(), tests):
                 yield case.program, case.output
 
         counted = self.way == "counted"
@@ -161,13 +120,13 @@ class Session:
         """As they are kept: those of the timed way with all samples."""
         accelerator = {"counted": "tcg, icount", "timed": "none", "timed-kvm": "kvm"}[self.way]
         context = {**results.context("counted" if self.way == "counted" else "timed", accelerator,
-                                     COUNTED_CPU if self.way == "counted" else ""),
+                                     guests.CPU if self.way == "counted" else ""),
                    **self.context}
         if self.way == "counted":
             return {"context": context, "figures": self.figures}
         context["repetitions"] = self.options.repetitions
         # Figures are here what no clock measures.
-        return {"context": context, "figures": self.figures, "timings": results.summaries(self.samples),
+        return {"context": context, "figures": self.figures, "timings": results.summaries(self.samples, REFERENCES),
                 "samples": self.samples}
 
 
@@ -176,7 +135,7 @@ class Session:
 def print_table(data, questions):
     """Each figure, and its ratio to what the question compares with, taken in the same run."""
     for question in questions:
-        names = sorted((name for name in data.values if name.startswith(question + "/")), key=natural)
+        names = sorted((name for name in data.values if name.startswith(question + "/")), key=results.natural)
         if not names:
             continue
         reference = REFERENCES[question]
@@ -184,23 +143,17 @@ def print_table(data, questions):
         title = (HERE / question / "README.md").read_text().split("\n")[0].lstrip("# ")
         print(f"\n{question}: {title}")
         timed = bool(data.summaries)
-        print(f"  {'':<52}{data.unit:>14}" + (f"{'/ ' + reference:>36}" if scale else "")
-              + (f"{'95 % interval':>24}{'p99':>12}{'p99.9':>12}" if timed else ""))
+        print(f"  {'':<52}{data.unit:>14}" + (f"{'/ ' + reference:>34}" if scale else "")
+              + (f"{'95 %':>16}{'p50':>12}{'p99':>12}{'p99.9':>12}" if timed else ""))
         for name in names:
             line = f"  {name:<52}{gate.text(data[name]):>14}"
             if scale:
-                line += f"{'' if gate.is_memory(name) else f'{data[name] / scale:.3g}':>36}"
+                line += f"{'' if gate.is_memory(name) else f'{data[name] / scale:.3g}':>34}"
             if summary := data.summaries.get(name):
-                line += (f"{gate.text(summary['low']) + ' to ' + gate.text(summary['high']):>24}"
-                         f"{gate.text(summary['p99']):>12}{gate.text(summary['p99.9']):>12}")
+                ratio = summary.get("ratio")
+                line += (f"{ratio['low']:.3g} to {ratio['high']:.3g}" if ratio else "").rjust(16)
+                line += "".join(f"{gate.text(summary[share]):>12}" for share in ("p50", "p99", "p99.9"))
             print(line)
-
-
-def natural(name):
-    """Numbers in names in the order of their values."""
-    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
-    return [(0, int(number) * units[unit], "") if number else (1, 0, text)
-            for number, unit, text in re.findall(r"(\d+)([KMG]?)\b|([^\d]+|\d+)", name)]
 
 
 def print_checks(figures):
@@ -257,37 +210,6 @@ def publish(measured, way):
         draw(data, [question], HERE / question)
 
 
-def quick_tests(build):
-    """What the fast part of the gate runs, all in one guest."""
-    return [vm.Test(f"bench {question}", [str(program(build, question)), "--way=counted", "--quick"], 300)
-            for question in QUESTIONS if question != "apps"
-            and list_cases(build, question, "--way=counted", "--quick")]
-
-
-def quick_machine(kernel):
-    return vm.Machine(kernel, icount=True, memory="1G", cpu=COUNTED_CPU)
-
-
-def judge_quick(cases):
-    """The cases of the fast part: each figure against its own baseline.
-
-    (A case costs a little more or less after others have run, so a part has a baseline of its own.)
-    """
-    figures = gate.read_figures("\n".join(case.output for case in cases))
-    baseline = json.loads(gate.BASELINE.read_text())[QUICK_NAME]
-    return [vm.Case("bench gate", each.name, "pass" if each.passes else "fail", str(each))
-            for each in gate.compare(figures, baseline)] or [
-                vm.Case("bench gate", "", "fail", "nothing was counted")]
-
-
-def count_quick(options):
-    report = quick_machine(options.kernel).run(quick_tests(options.build))
-    if report.count("fail"):
-        raise Failed("\n".join(f"{case.title}: {case.output}" for case in report.cases
-                               if case.outcome == "fail"))
-    return gate.read_figures("\n".join(case.output for case in report.cases))
-
-
 def count_all(options):
     session = Session(options, "counted", options.questions)
     session.run()
@@ -315,13 +237,13 @@ def check(options):
 
 def set_baseline(options):
     measured = count_all(options)
-    quick = count_quick(options)
+    quick = guests.count_quick(options.build, options.kernel)
     if options.questions != QUESTIONS:
         old = json.loads(gate.BASELINE.read_text())["figures"]
         measured["figures"] = {**old, **measured["figures"]}
     results.save(gate.BASELINE, {"context": measured["context"],
                                  "figures": dict(sorted(measured["figures"].items())),
-                                 QUICK_NAME: dict(sorted(quick.items()))})
+                                 guests.QUICK: dict(sorted(quick.items()))})
     print(f"{gate.BASELINE}: {len(measured['figures'])} figures, {len(quick)} of the fast part")
     return 0
 

@@ -8,6 +8,9 @@ baseline, and prints this table beside it.
 import dataclasses
 
 ORBITS = 1000
+# On the usual model of processor, fork() copies pages by rep movsb, of which each byte counts as an
+# instruction. Without that its copies count less: there the ratios are harder to reach.
+NO_ERMS = "noerms/"
 
 
 @dataclasses.dataclass
@@ -27,19 +30,19 @@ class Figures(dict):
         raise Absent(name)
 
 
-def sync(figures, which, pages):
+def sync(figures, which, pages, cpu=""):
     """A call with so many pages changed, and the writes that changed them."""
-    name = f"call/sync/{which}/pages={pages}"
+    name = f"{cpu}call/sync/{which}/pages={pages}"
     return figures[f"{name}/write"] + figures[f"{name}/call"]
 
 
-def each_page(figures, which):
+def each_page(figures, which, cpu):
     """What each further page comes to: the call's share and the write together."""
-    return (sync(figures, which, 256) - sync(figures, which, 16)) / 240
+    return (sync(figures, which, 256, cpu) - sync(figures, which, 16, cpu)) / 240
 
 
-def fork_copy(figures):
-    few, many = (figures[f"call/fork_copies/pages={pages}/write"] for pages in (16, 256))
+def fork_copy(figures, cpu):
+    few, many = (figures[f"{cpu}call/fork_copies/pages={pages}/write"] for pages in (16, 256))
     return (many - few) / 240
 
 
@@ -60,8 +63,8 @@ def any_size(figures):
     return "within 2 %", f"{large / small - 1:+.1%}", abs(large / small - 1) <= 0.02
 
 
-def page_by(which, limit):
-    return lambda figures: at_most(limit, each_page(figures, which) / fork_copy(figures))
+def page_by(which, limit, cpu=""):
+    return lambda figures: at_most(limit, each_page(figures, which, cpu) / fork_copy(figures, cpu))
 
 
 def scattered(figures):
@@ -93,10 +96,12 @@ CHECKS = [
     ("the same for a pool of 1 GiB as for one of 1 MiB", any_size),
     ("each further page, copy-on-write mode / copy on write after fork()",
      page_by("pool=16M/adjacent", 1.3)),
-    ("  where the task does not read the page", page_by("pool=16M/unread", 1.3)),
+    ("  the same on a processor without ERMS", page_by("pool=16M/adjacent", 1.3, NO_ERMS)),
+    ("  the same where the task does not read the page", page_by("pool=16M/unread", 1.3)),
     ("each further page, adaptive mode, changed before every call / the same",
      page_by("pool=16M/adaptive", 0.5)),
-    ("  where the task does not read the page", page_by("pool=16M/adaptive/unread", 0.5)),
+    ("  the same on a processor without ERMS", page_by("pool=16M/adaptive", 0.5, NO_ERMS)),
+    ("  the same where the task does not read the page", page_by("pool=16M/adaptive/unread", 0.5)),
     ("scattered pages / adjacent ones (the worst of 256 MiB and 1 GiB)", scattered),
     ("call that queues behind others (the worst of 1, 16, 256) / on an empty queue", queued),
     ("fork() and wait with 16 MiB / call with a pool of 16 MiB", fork_and_wait),

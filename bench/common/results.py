@@ -56,11 +56,11 @@ class Reader:
         kind, _, rest = line.partition(" ")
         if kind == "context":
             key, _, value = rest.partition(" ")
-            name, _, value_of = value.partition(" ")
             if key == "mitigation":
-                self.context.setdefault("mitigations", {})[name] = value_of
+                name, _, state = value.partition(" ")
+                self.context.setdefault("mitigations", {})[name] = state
             else:
-                self.context[key] = value
+                self.context[key] = value.strip()
         elif kind == "figure":
             self.figures.update(gate.read_figures(line))
         elif kind == "samples":
@@ -83,11 +83,23 @@ def add_repetitions(writes, calls):
     return [[a + b for a, b in zip(*pair)] for pair in zip(writes, calls)]
 
 
-def summaries(samples):
-    """{name: summary} of {name: repetitions}."""
-    samples = dict(samples)
+def summaries(samples, references):
+    """{name: summary} of {name: repetitions}; with the ratio to the question's reference."""
+    samples, found = dict(samples), {}
     add_totals(samples, add_repetitions)
-    return {name: stats.summarize(repetitions) for name, repetitions in sorted(samples.items())}
+    for name, repetitions in sorted(samples.items()):
+        found[name] = stats.summarize(repetitions)
+        reference = references.get(name.split("/")[0])
+        if reference in samples:
+            found[name]["ratio"] = {"to": reference, **stats.ratio(repetitions, samples[reference])}
+    return found
+
+
+def natural(name):
+    """To sort names by: numbers in them in the order of their values."""
+    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+    return [(0, int(number) * units[unit], "") if number else (1, 0, text)
+            for number, unit, text in re.findall(r"(\d+)([KMG]?)\b|([^\d]+|\d+)", name)]
 
 
 class Data:

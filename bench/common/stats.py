@@ -48,9 +48,13 @@ def summarize(repetitions):
             "p99.9": percentile(everything, 0.999), "max": max(everything)}
 
 
-def ratio(repetitions, others):
-    """The ratio of two medians, and its interval.  Repetition by repetition: what else the
-    machine did then was about the same for both."""
-    ratios = [median(a) / median(b) for a, b in zip(repetitions, others)]
-    low, high = interval(ratios)
-    return {"median": median(ratios), "low": low, "high": high}
+def ratio(repetitions, others, seed=1):
+    """The ratio of two medians, and its interval: both are drawn anew, each on its own, for
+    the repetitions of the two were made in random order."""
+    a, b = ([median(samples) for samples in each] for each in (repetitions, others))
+    rng = random.Random(seed)
+    ratios = sorted(median(rng.choices(a, k=len(a))) / median(rng.choices(b, k=len(b)))
+                    for _ in range(RESAMPLES))
+    outside = (1 - CONFIDENCE) / 2
+    return {"median": median(a) / median(b), "low": ratios[int(outside * (RESAMPLES - 1))],
+            "high": ratios[math.ceil((1 - outside) * (RESAMPLES - 1))]}
