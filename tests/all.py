@@ -18,6 +18,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "vm"))
+sys.path.append(str(HERE.parent / "bench/common"))
+import guests as bench  # noqa: E402
 import examples  # noqa: E402
 import run as vm  # noqa: E402
 import stress  # noqa: E402
@@ -255,6 +257,9 @@ def main():
     machine = vm.Machine(options.kernel, icount=True, append=stress.KERNEL_BACKEND)
     with_orbits = run_guest("counted instructions", machine, counted, results)
     cases += with_orbits
+    quick = run_guest("bench gate, counted instructions", bench.make_machine(options.kernel),
+                      bench.quick_tests(options.build), results)
+    cases += quick + bench.judge_quick(quick)
     # There gdb finds its own files.
     machine = vm.Machine(options.kernel, root="host", memory="2G", append=stress.KERNEL_BACKEND)
     cases += run_guest("debugger", machine, [
