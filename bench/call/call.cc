@@ -360,7 +360,7 @@ void add_sync(const std::string &name, const Change &change, bool quick)
 	     .quick = quick,
 	     .rounds = small ? 101U : large ? 7U : 15U,
 	     .warm_up = change.mode == orbit::Mode::adaptive ? 40U : 3U,
-	     .samples = large ? 30U : 300U});
+	     .samples = std::min(large ? 30U : 300U, samples_of(change.pool))});
 }
 
 void add_others()

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <sys/mman.h>
@@ -57,9 +58,21 @@ inline std::shared_ptr<Heap> shared_heap(std::size_t bytes)
 	return shared<Heap>("heap " + bytes_text(bytes), [bytes] { return Heap(bytes); });
 }
 
+// Whether orbits are carried by processes and copies here.
+inline bool is_portable()
+{
+	return std::string_view(orbit::probe().backend) == "portable";
+}
+
 inline std::shared_ptr<PoolAndOrbit> shared_pool(std::size_t bytes)
 {
 	return shared<PoolAndOrbit>("pool " + bytes_text(bytes), [bytes] { return make_pool_and_orbit(bytes); });
+}
+
+// For a call with a pool of this size. The portable backend looks through all of it.
+inline unsigned samples_of(std::size_t pool)
+{
+	return pool > GiB ? 4 : pool > 256 * MiB ? 20 : pool > 16 * MiB ? 60 : 300;
 }
 
 // A pipe; what has been given away is not closed again.
