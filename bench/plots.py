@@ -25,6 +25,12 @@ def question(name):
     return module
 
 
+def plots_of(data):
+    """The questions that these results answer. (Figures of another processor have a prefix.)"""
+    return [path.parent.name for path in sorted(HERE.glob("*/plot.py"))
+            if any(name.startswith(path.parent.name + "/") for name in data.values)]
+
+
 def draw(data, name, directory):
     """Write NAME-WAY.png and .svg; returns their paths."""
     figure = question(name).draw(data)
@@ -44,7 +50,7 @@ def main():
     parser.add_argument("questions", nargs="*")
     options = parser.parse_args()
     data = results.Data(results.load(options.results))
-    asked = options.questions or sorted({name.split("/")[0] for name in data.values})
+    asked = options.questions or plots_of(data)
     for name in asked:
         for path in draw(data, name, options.out):
             print(path)

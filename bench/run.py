@@ -8,6 +8,8 @@
         counted only: compare with bench/baseline.json (2 %), and print what is to be shown
   run.py baseline --build DIR --kernel DIR
         counted only: make these figures the baseline
+  run.py publish --build DIR --kernel DIR
+        the last results into bench/results, and their plots into the questions' folders
 
 Counted is in an emulated guest, where time counts instructions: the same in every run.
 Timed is on this machine, with the backend that works here; and, if a guest can use KVM,
@@ -60,8 +62,9 @@ class Session:
             # Modes are all alike in the portable backend.
             if self.way != "timed" or list_cases(self.options.build, question, "--way=timed"):
                 yield question, "", "", [f"--way={'counted' if counted else 'timed'}", *repeat]
-            if question == "call" and counted:
-                yield question, "noerms/", guests.NO_ERMS, ["--way=counted", f"--filter={guests.NO_ERMS_CASES}"]
+            if counted and question in guests.NO_ERMS_CASES:
+                yield question, checks.NO_ERMS, guests.NO_ERMS, [
+                    "--way=counted", f"--filter={guests.NO_ERMS_CASES[question]}"]
 
     def steps(self):
         repeat = 1 if self.way == "counted" else self.options.repetitions
@@ -185,8 +188,6 @@ def measure(options):
             print_checks(measured["figures"])
         print(f"\nraw results: {path}")
         print("plots:", *draw(data, options.questions, options.out / f"{way}"))
-        if options.publish:
-            publish(measured, way)
     return 0
 
 
@@ -201,13 +202,18 @@ def draw(data, questions, directory):
     return [directory]
 
 
-def publish(measured, way):
-    """Into the folders of bench/, without the single samples."""
-    kept = {key: value for key, value in measured.items() if key != "samples"}
-    results.save(HERE / "results" / f"{way}.json", kept)
-    data = results.Data(kept)
-    for question in QUESTIONS:
-        draw(data, [question], HERE / question)
+def publish(options):
+    """The last results into bench/results, without the single samples, and their plots beside the
+    questions."""
+    found = [path for path in (options.out / "counted.json", options.out / "timed.json") if path.exists()]
+    for path in found:
+        kept = results.load(path)
+        kept.pop("samples", None)
+        results.save(HERE / "results" / path.name, kept)
+        data = results.Data(kept)
+        for question in QUESTIONS:
+            draw(data, [question], HERE / question)
+    return 0 if found else 1
 
 
 def count_all(options):
@@ -251,20 +257,20 @@ def set_baseline(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="run", choices=("run", "check", "baseline"))
+    parser.add_argument("what", nargs="?", default="run", choices=("run", "check", "baseline", "publish"))
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=" ".join(QUESTIONS))
     parser.add_argument("--build", type=Path, required=True, help="where make built the programs")
     parser.add_argument("--kernel", type=Path, required=True, help="a built kernel's directory")
     parser.add_argument("--way", choices=("counted", "timed", "timed-kvm", "all"), default="all")
     parser.add_argument("--repetitions", type=int, default=9, help="in the timed way")
     parser.add_argument("--out", type=Path, help="for results and plots")
-    parser.add_argument("--publish", action="store_true", help="results and plots into bench/, too")
     options = parser.parse_args()
     options.out = options.out or options.build / "bench/results"
     options.questions = options.questions or QUESTIONS
     if unknown := set(options.questions) - set(QUESTIONS):
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
-    return {"run": measure, "check": check, "baseline": set_baseline}[options.what](options)
+    return {"run": measure, "check": check, "baseline": set_baseline,
+            "publish": publish}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ def draw(data):
         rate, latency, begin = axes[3 * at:3 * at + 3]
         name = f"apps/{application['name']}"
         variants = application["variants"]
-        bars(rate, data, [(LABELS[each], f"{name}/{each}/request", COLORS[each]) for each in variants],
-             log=False)
+        bars(rate, data, [(LABELS[each], f"{name}/{each}/request", COLORS[each]) for each in variants])
         rate.set_title(f"{application['name']}: time of a request, on average")
         for number, each in enumerate(variants):
             values = latencies(data, f"{name}/{each}")

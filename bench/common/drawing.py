@@ -17,25 +17,34 @@ plt.rcParams.update({
 })
 
 
-def panels(data, title, count, width=4.6, height=3.6):
-    """A figure with so many axes side by side."""
-    figure, axes = plt.subplots(1, count, figsize=(width * count, height), layout="constrained",
-                                squeeze=False)
-    figure.suptitle(f"{title}\n{where(data)}", x=0.01, ha="left", fontsize=9.5)
-    return figure, axes[0]
+def panels(data, title, columns, width=4.6, height=3.6, rows=1, what=""):
+    """A figure with so many axes side by side, and one below the other.
+
+    what: is measured, if it is not time or instructions.
+    """
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows),
+                                layout="constrained", squeeze=False)
+    figure.suptitle(f"{title}\n{where(data, what)}", x=0.01, ha="left", fontsize=9.5)
+    return figure, axes.flatten()
 
 
-def where(data):
+def from_zero(axes):
+    """The vertical axis, with some room above."""
+    tops = [max(line.get_ydata()) for line in axes.lines if len(line.get_ydata())]
+    axes.set_ylim(0, 1.2 * max(tops) if tops else 1)
+
+
+def where(data, what=""):
     """What a plot must say to be read alone."""
     context = data.context
     if context["way"] == "counted":
-        return (f"instructions, counted in an emulated guest, Linux {context['kernel']} with orbits, "
+        return (f"{what or 'instructions, counted'} in an emulated guest, Linux {context['kernel']} with orbits, "
                 f"series {context['series'][:8]}")
     return (f"time, median of {context.get('repetitions', '?')} repetitions with 95 % intervals, "
             f"{context['backend']} backend, Linux {context['kernel']}")
 
 
-def bars(axes, data, rows, log=True):
+def bars(axes, data, rows):
     """Horizontal bars of those (label, name, color) that were measured, the first on top."""
     rows = [(label, name, color) for label, name, color in rows if name in data]
     values = [data[name] for _, name, _ in rows]
@@ -45,7 +54,7 @@ def bars(axes, data, rows, log=True):
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    if log:
+    if values and max(values) > 30 * max(min(values), 1e-9):
         axes.set_xscale("log")
     for at, value in enumerate(values):
         axes.annotate(short(value), (value, at), xytext=(4, 0), textcoords="offset points",

@@ -23,7 +23,8 @@ QUICK_SECONDS = 300
 CPU = "max"             # QEMU's model
 # The same without ERMS: with it, each byte of a page that the kernel copies for fork() counts.
 NO_ERMS = "max,-erms"
-NO_ERMS_CASES = "call/(pipe|fork_copies|sync/pool=16M/(adjacent|unread|adaptive))"
+NO_ERMS_CASES = {"call": "call/(pipe|fork_copies|sync/pool=16M/(adjacent|unread|adaptive))",
+                 "fault": "fault/(fork|snapshot|snapshot/task runs)$"}
 QUICK = "quick"         # the fast part's place in the baseline
 
 

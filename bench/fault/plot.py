@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What does a snapshot do to main's next writes?"""
 
-from drawing import FORK, ORBIT, OTHER, THREAD, bars, finish, line, panels
+from drawing import FORK, ORBIT, OTHER, THREAD, bars, finish, from_zero, line, panels
 
 THREADS = (1, 2, 4)
 
@@ -22,6 +22,6 @@ def draw(data):
     line(right, data, "fault/fork/threads={}", THREADS, "after fork()", color=FORK)
     line(right, data, "fault/private/threads={}", THREADS, "private mapping", color=THREAD)
     right.set(title="Threads that write at once", xticks=THREADS)
-    right.set_ylim(bottom=0)
+    from_zero(right)
     finish(right, "threads, each with pages of its own", f"{data.unit}, for each page in all")
     return figure

@@ -10,7 +10,7 @@ LINES = {"orbit": ("orbit", ORBIT, "-"), "orbit, copy": ("orbit, copy", SHADES[1
 
 
 def draw(data):
-    figure, (during, rest) = panels(data, "What does a slow task hold?", 2, 5.0, 3.8)
+    figure, (during, rest) = panels(data, "What does a slow task hold?", 2, 5.0, 3.8, what="memory")
     for name, (label, color, style) in LINES.items():
         found, values, _ = data.series(f"memory/{name}/written={{}}, KiB", WRITTEN)
         during.plot([n / 1000 for n in found], [value / 1024 for value in values], marker="o",

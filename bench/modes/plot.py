@@ -20,6 +20,6 @@ def draw(data):
         axes.set(xscale="log", title=f"Pages that are {where}")
         axes.set_xticks([100 / n for n in REGULAR], [f"{100 / n:.3g}" for n in REGULAR], fontsize=8)
         axes.minorticks_off()
-        axes.set_ylim(bottom=0)
+        axes.set_yscale("log")
         finish(axes, "% of the pages change before a call", f"{data.unit}: writes and call")
     return figure

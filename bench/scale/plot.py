@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How do the costs grow?"""
 
-from drawing import FORK, ORBIT, OTHER, THREAD, finish, line, panels
+from drawing import FORK, ORBIT, OTHER, THREAD, finish, from_zero, line, panels
 
 SIZES = {"4K": 4, "64K": 64, "1M": 2**10, "16M": 2**14, "256M": 2**18, "1G": 2**20, "4G": 2**22}
 COUNTS = (1, 10, 100, 1000)
@@ -10,13 +10,15 @@ THREADS = (1, 2, 4, 8)
 
 
 def draw(data):
-    figure, (size, count, memory, queue, threads) = panels(data, "How do the costs grow?", 5, 3.5, 3.6)
+    figure, (size, queue, threads, count, memory, empty) = panels(data, "How do the costs grow?", 3, 4.2,
+                                                                  3.2, rows=2)
+    empty.set_axis_off()
     found, values, _ = data.series("scale/pool={}/total", SIZES)
     size.plot([SIZES[key] for key in found], values, marker="o", color=ORBIT)
     size.set(xscale="log", title="Size of the pool", xticks=[SIZES[key] for key in found])
     size.set_xticklabels(found)
     size.minorticks_off()
-    size.set_ylim(bottom=0)
+    from_zero(size)
     finish(size, "size; one page changed", f"{data.unit}: write and call", False)
 
     line(count, data, "scale/orbits={}/call", COUNTS, "call and write", color=ORBIT)
@@ -28,7 +30,7 @@ def draw(data):
     line(memory, data, "scale/orbits={}/memory each, KiB", COUNTS, "an idle orbit", color=ORBIT)
     line(memory, data, "scale/forks={}/memory each, KiB", COUNTS, "a forked child", color=FORK)
     memory.set(xscale="log", title="Memory of each")
-    memory.set_ylim(bottom=0)
+    from_zero(memory)
     if not memory.lines:
         memory.text(0.5, 0.5, "only measured in a guest", ha="center", transform=memory.transAxes)
     finish(memory, "orbits, or children", "KiB, the kernel's included")
@@ -36,12 +38,12 @@ def draw(data):
     line(queue, data, "scale/queue={}/call", DEPTHS, "calls (and writes)", color=ORBIT)
     line(queue, data, "scale/queue={}/wait", DEPTHS, "then the wait for all", color=OTHER)
     queue.set(xscale="log", title="Depth of the queue")
-    queue.set_ylim(bottom=0)
+    from_zero(queue)
     finish(queue, "calls in flight", f"{data.unit}, for each call")
 
     line(threads, data, "scale/threads={}/one orbit", THREADS, "one orbit for all", color=ORBIT)
     line(threads, data, "scale/threads={}/an orbit each", THREADS, "an orbit each", color=THREAD)
     threads.set(title="Calling threads", xticks=THREADS)
-    threads.set_ylim(bottom=0)
+    from_zero(threads)
     finish(threads, "threads", f"{data.unit}, for each call in all")
     return figure

@@ -222,6 +222,7 @@ int main(int argc, char **argv)
 {
 	rlimit files{};
 
+	gflags::ParseCommandLineFlags(&argc, &argv, false); // for counted()
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
