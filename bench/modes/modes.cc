@@ -3,38 +3,15 @@
 // Which mode of snapshot costs least, over a spread of change rates and of where the pages
 // lie. README.md says how each case is measured.
 #include "../common/memory.h"
+#include "../common/patterns.h"
 
 using namespace bench;
+using namespace patterns;
 
 namespace {
 
 constexpr unsigned pages = 64;
 constexpr std::size_t pool_size = 64 * MiB;
-
-// Does this page change before this call?
-using Pattern = bool (*)(unsigned page, unsigned round);
-
-template <unsigned N> bool every(unsigned page, unsigned round)
-{
-	return (page + round) % N == 0;
-}
-
-// One in N, with no pattern to it; the same in each run.
-template <unsigned N> bool one_in(unsigned page, unsigned round)
-{
-	std::uint32_t x = page * 2654435761U + round * 2246822519U;
-
-	x ^= x >> 15;
-	x *= 2654435769U;
-	x ^= x >> 13;
-	return x % N == 0;
-}
-
-// Some pages always, some seldom, most never: what a server's pool is like.
-bool mixed(unsigned page, unsigned round)
-{
-	return page % 8 == 0 || (page % 8 == 1 && (page + round) % 16 == 0);
-}
 
 struct Mode {
 	const char *name;
@@ -90,9 +67,9 @@ int main(int argc, char **argv)
 		Spread{"every=8", every<8>},
 		Spread{"every=16", every<16>},
 		Spread{"every=64", every<64>},
-		Spread{"random=2", one_in<2>},
-		Spread{"random=4", one_in<4>},
-		Spread{"random=10", one_in<10>},
+		Spread{"random=2", random_one_in<2>},
+		Spread{"random=4", random_one_in<4>},
+		Spread{"random=10", random_one_in<10>},
 		Spread{"mixed", mixed},
 	};
 

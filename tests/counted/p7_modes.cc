@@ -15,6 +15,10 @@
 
 #include <orbit/orbit.hpp>
 
+#include "../../bench/common/patterns.h"
+
+using namespace patterns;
+
 namespace {
 
 constexpr std::size_t page_size = 4096;
@@ -25,31 +29,6 @@ constexpr unsigned rounds = 48; // a multiple of every period
 std::int64_t now()
 {
 	return std::chrono::steady_clock::now().time_since_epoch().count();
-}
-
-// Before which calls does a page change?
-using Pattern = bool (*)(unsigned page, unsigned round);
-
-template <unsigned N> bool every(unsigned page, unsigned round)
-{
-	return (page + round) % N == 0;
-}
-
-// One in N, with no pattern to it; the same in each run.
-template <unsigned N> bool random_one_in(unsigned page, unsigned round)
-{
-	std::uint32_t x = page * 2654435761U + round * 2246822519U;
-
-	x ^= x >> 15;
-	x *= 2654435769U;
-	x ^= x >> 13;
-	return x % N == 0;
-}
-
-// Some pages always, some seldom, most never: what a server's pool is like.
-bool mixed(unsigned page, unsigned round)
-{
-	return page % 8 == 0 || (page % 8 == 1 && (page + round) % 16 == 0);
 }
 
 std::uint64_t read_all(const std::byte *base)
