@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Draw the plots of results, each as PNG and SVG.
 
-  plots.py RESULTS.json --out DIR [QUESTION...]
+  plots.py --out DIR RESULTS.json [QUESTION...]
 
 bench/run.py does that at its end.  Results of the two ways are never drawn together.
 """

@@ -51,6 +51,13 @@ class Gate(unittest.TestCase):
         self.assertEqual(self.verdicts({"x/memory each, KiB": 1050, "y/memory each, KiB": 1051}, baseline),
                          {"x/memory each, KiB": "same", "y/memory each, KiB": "worse"})
 
+    def test_what_the_scheduler_decides_is_free_but_must_be_there(self):
+        baseline = {"scale/queue=16/call": 1000.0, "call/async/batch=1/pages=0": 1000.0}
+        self.assertEqual(self.verdicts({"scale/queue=16/call": 3000.0}, baseline),
+                         {"scale/queue=16/call": "free", "call/async/batch=1/pages=0": "missing"})
+        (free,) = gate.compare({"scale/queue=16/call": 3000.0}, {"scale/queue=16/call": 1000.0})
+        self.assertTrue(free.passes)
+
     def test_figures_are_read_from_what_programs_print(self):
         text = "context x y\nfigure call/a b, KiB -3.0\nnot a figure\nfigure call/c 12.5\ncase call/c\n"
         self.assertEqual(gate.read_figures(text), {"call/a b, KiB": -3.0, "call/c": 12.5})
