@@ -147,15 +147,15 @@ def print_table(data, questions):
         print(f"\n{question}: {title}")
         timed = bool(data.summaries)
         print(f"  {'':<52}{data.unit:>14}" + (f"{'/ ' + reference:>34}" if scale else "")
-              + (f"{'95 %':>16}{'p50':>12}{'p99':>12}{'p99.9':>12}" if timed else ""))
+              + (f"{'95 %':>24}{'p50':>16}{'p99':>16}{'p99.9':>16}" if timed else ""))
         for name in names:
             line = f"  {name:<52}{gate.text(data[name]):>14}"
             if scale:
                 line += f"{'' if gate.is_memory(name) else f'{data[name] / scale:.3g}':>34}"
             if summary := data.summaries.get(name):
                 ratio = summary.get("ratio")
-                line += (f"{ratio['low']:.3g} to {ratio['high']:.3g}" if ratio else "").rjust(16)
-                line += "".join(f"{gate.text(summary[share]):>12}" for share in ("p50", "p99", "p99.9"))
+                line += (f"{ratio['low']:.3g} to {ratio['high']:.3g}" if ratio else "").rjust(24)
+                line += "".join(f"{gate.text(summary[share]):>16}" for share in ("p50", "p99", "p99.9"))
             print(line)
 
 

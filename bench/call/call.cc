@@ -358,7 +358,7 @@ void add_sync(const std::string &name, const Change &change, bool quick)
 	add({.name = name + "/pages=" + std::to_string(change.pages),
 	     .make = [change] { return sync_call(change); },
 	     .quick = quick,
-	     .rounds = small ? 101U : large ? 7U : 15U,
+	     .rounds = small ? 1001U : large ? 7U : 15U,
 	     .warm_up = change.mode == orbit::Mode::adaptive ? 40U : 3U,
 	     .samples = std::min(large ? 30U : 300U, samples_of(change.pool))});
 }

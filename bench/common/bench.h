@@ -116,7 +116,7 @@ struct Case {
 	std::string name;
 	std::function<Body()> make;
 	bool quick = false;	  // in the fast part of the gate
-	unsigned rounds = 101;	  // counted
+	unsigned rounds = 1001;	  // counted: over several time slices of the scheduler
 	unsigned warm_up = 3;	  // before, either way
 	unsigned samples = 300;	  // timed, in one repetition
 	bool only_counted = false;
