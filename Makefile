@@ -39,7 +39,7 @@ gtests := $(filter-out $(static),$(units) \
 # What runs here on the portable backend.
 native := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/portable/*.cc))
 debugged := $(BUILD)/tests/debugger/debugged
-examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(wildcard examples/*/))
+examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(sort $(dir $(wildcard examples/*/*.cc))))
 # A folder of bench/ that asks a question has one program of the same name.
 benches := $(foreach q,$(notdir $(wildcard bench/*)),$(if $(wildcard bench/$q/$q.cc),$(BUILD)/bench/$q/$q))
 library := $(BUILD)/liborbit/liborbit.a
