@@ -1,0 +1,355 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Tests of the ported server: what a statistics function may do, and that results are the same.
+
+  test.py [--built DIR] [NAME...]   run all tests, or those with these names
+
+Each line that it prints is of unittest; the exit status is 0 if all have passed.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import threading
+import time
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import server as pg  # noqa: E402
+import types_table  # noqa: E402
+
+BUILT = None
+QUICK = "SET analyze_orbit_timeout = '2s'; SET analyze_orbit_memory_limit = '300MB';"
+# What the log says of each fault that would end a server.
+DEADLY = {
+    "segfault": r"killed by signal 11 \(SIGSEGV\) at address 0x0",
+    "abort": r"killed by signal 6 \(SIGABRT\)",
+    "loop": "time limit",
+    "memory": "used more memory than its limit",
+    "heap": "killed by signal",
+    "wild": "killed by signal|time limit|not to be believed|exit status",
+    "stack": r"killed by signal 11",
+    "exit": "exit status 3",
+    "signal": r"killed by signal 9",
+}
+LIES = {
+    "lie_counts": "numbers and .* values",
+    "lie_numbers": "numbers out of bounds",
+    "lie_type": "values of type 1016",
+    "lie_operator": "operator 96",
+    "lie_value": "not from the sample",
+    "lie_length": "not from the sample|killed by signal",
+    "lie_kind": "a slot of kind 7",
+    "lie_width": "out of bounds",
+    "lie_nan": "out of bounds",
+    "lie_collation": "collation 12345678",
+}
+STATISTICS = """SELECT starelid::regclass, staattnum, stainherit, stanullfrac, stawidth, stadistinct,
+    stakind1, stakind2, stakind3, stakind4, stakind5, staop1, staop2, staop3, staop4, staop5,
+    stacoll1, stacoll2, stacoll3, stacoll4, stacoll5,
+    stanumbers1, stanumbers2, stanumbers3, stanumbers4, stanumbers5,
+    stavalues1, stavalues2, stavalues3, stavalues4, stavalues5
+    FROM pg_statistic WHERE starelid >= 16384 AND starelid::regclass::text ~ '{}' ORDER BY 1, 2, 3;"""
+
+
+class Ported(unittest.TestCase):
+    """One server for all tests of a class."""
+
+    settings = {"analyze_orbit": "always"}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = pg.Server(BUILT, cls.settings)
+        cls.addClassCleanup(cls.server.close)
+        cls.server.start()
+        cls.server.sql("""CREATE EXTENSION fragile;
+            CREATE TABLE brittle (id int, f fragile, after int);
+            INSERT INTO brittle SELECT i, ('word ' || i % 50)::text::fragile, i % 7
+                FROM generate_series(1, 3000) i;
+            CREATE TABLE next (id int, word text);
+            INSERT INTO next SELECT i, 'w' || i % 20 FROM generate_series(1, 1000) i;
+            SET fragile.fault = none; ANALYZE brittle;""")
+        cls.started = cls.server.sql("SELECT pg_postmaster_start_time()")
+
+    def statistics(self, pattern="^brittle$"):
+        return self.server.sql(STATISTICS.format(pattern))
+
+    def column(self):
+        """The statistics of the column with the faults."""
+        return [line for line in self.statistics().splitlines() if line.startswith("brittle|2|")]
+
+    def analyze(self, before="", table="brittle"):
+        """ANALYZE a table; what it had to say."""
+        self.server.sql(f"{QUICK} {before} ANALYZE {table};")
+        return self.server.notices
+
+    def assert_unharmed(self):
+        self.assertNotIn("terminating any other active server processes", self.server.messages())
+        self.assertEqual(self.server.sql("SELECT count(*) FROM brittle"), "3000")
+
+
+class Crashes(Ported):
+    """What would end all connections costs a warning."""
+
+    def check(self, fault, expected):
+        before = self.column()
+        self.assertTrue(before)
+        # Other rows, so that it can be seen which columns have new statistics.
+        self.server.sql("UPDATE brittle SET after = after + 1")
+        after = self.server.sql("SELECT histogram_bounds, most_common_vals FROM pg_stats "
+                                "WHERE tablename = 'brittle' AND attname = 'after'")
+        said = self.analyze(f"SET fragile.fault = {fault};")
+        self.assertRegex(said, 'statistics of column "f" of relation "public.brittle" are kept')
+        self.assertRegex(said, expected)
+        self.assertEqual(before, self.column())
+        self.assertNotEqual(after, self.server.sql("SELECT histogram_bounds, most_common_vals FROM pg_stats "
+                                                   "WHERE tablename = 'brittle' AND attname = 'after'"))
+        self.assert_unharmed()
+
+    def test_the_process_survives_it(self):
+        # Connected all the time.
+        command = [self.server.home / "bin/psql", "-X", "-q", "-A", "-t"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                              env=self.server.environment, cwd=self.server.work, **pg.user()) as client:
+            client.stdin.write("SELECT pg_backend_pid();\n")
+            client.stdin.flush()
+            pid = client.stdout.readline()
+            for fault, expected in DEADLY.items():
+                with self.subTest(fault):
+                    self.check(fault, expected)
+            client.stdin.write("SELECT pg_backend_pid();\n")
+            client.stdin.close()
+            self.assertEqual(client.stdout.readline(), pid)
+
+    def test_the_next_table_is_analyzed(self):
+        said = self.analyze("SET fragile.fault = segfault;", "brittle, next")
+        self.assertRegex(said, "signal 11")
+        self.assertEqual(self.server.sql("SELECT count(*) FROM pg_stats WHERE tablename = 'next'"), "2")
+
+    def test_results_are_refused(self):
+        for lie, expected in LIES.items():
+            with self.subTest(lie):
+                before = self.column()
+                said = self.analyze(f"SET fragile.fault = {lie};")
+                self.assertRegex(said, "are kept")
+                self.assertRegex(said, expected)
+                self.assertEqual(before, self.column())
+                # The planner reads what there is.
+                self.server.sql("EXPLAIN SELECT * FROM brittle WHERE f = 'word 3' AND f < 'word 4'")
+
+    def test_a_sound_function_after_all_that(self):
+        before = self.column()
+        said = self.analyze("SET fragile.fault = segfault; ANALYZE brittle; SET fragile.fault = none;")
+        self.assertIn("signal 11", said)
+        self.assertEqual(len(re.findall("are kept", said)), 1)
+        self.assertEqual(before, self.column())
+
+
+class Behaviour(Ported):
+    """As an administrator expects it."""
+
+    def test_an_error_is_the_commands_error(self):
+        with self.assertRaises(pg.Failed) as caught:
+            self.analyze("\\set VERBOSITY verbose\nSET fragile.fault = error;")
+        self.assertRegex(str(caught.exception), "ERROR:  22000: this column is too fragile")
+        self.assertRegex(str(caught.exception), "HINT:  Be careful.")
+
+    def test_no_memory_is_the_orbits_alone(self):
+        self.assertRegex(self.analyze("SET fragile.fault = oom;"), "are kept[^$]*out of memory")
+
+    def test_what_needs_the_server_is_computed_by_the_worker(self):
+        for fault, what in (("table", "a lock"), ("catalog", "a catalog of relations")):
+            with self.subTest(fault):
+                sound = self.column()
+                self.server.sql("UPDATE pg_statistic SET stawidth = 4711 WHERE starelid = 'brittle'::regclass")
+                said = self.analyze(f"SET fragile.fault = {fault}; SET client_min_messages = debug1;")
+                self.assertIn(f"without an orbit: an orbit cannot use {what}", said)
+                self.assertEqual(sound, self.column())
+
+    def test_or_not(self):
+        sound = self.column()
+        said = self.analyze("SET fragile.fault = table; SET analyze_orbit_unanalyzable = keep;")
+        self.assertRegex(said, "are kept[^$]*cannot be computed in an orbit: an orbit cannot use a lock")
+        self.assertEqual(sound, self.column())
+
+    def test_messages_go_to_the_log(self):
+        self.analyze("SET fragile.fault = notice;")
+        self.assertIn("fragile: computing", self.server.messages())
+
+    def in_the_background(self, statements):
+        """A session that analyzes a column that takes for ever; the thread and what it will have said."""
+        said = []
+
+        def run():
+            try:
+                self.server.sql(statements)
+                said.append("")
+            except pg.Failed as failed:
+                said.append(str(failed))
+        thread = threading.Thread(target=run)
+        thread.start()
+        self.addCleanup(thread.join)
+        for _ in range(200):
+            pid = self.server.sql("SELECT pid FROM pg_stat_activity WHERE wait_event = 'AnalyzeOrbit' AND "
+                                  "wait_event_type = 'IPC' AND query ~ 'ANALYZE'")
+            if pid:
+                return thread, said, pid
+            time.sleep(0.05)
+        self.fail("nobody waits for an orbit")
+
+    def check_ended(self, how, expected):
+        thread, said, pid = self.in_the_background("SET fragile.fault = loop; ANALYZE brittle;")
+        self.assertTrue(self.server.orbits())
+        begin = time.monotonic()
+        how(pid)
+        thread.join(20)
+        self.assertLess(time.monotonic() - begin, 10)
+        self.assertRegex(said[0], expected)
+        self.assert_no_orbits()
+        self.assert_unharmed()
+
+    def assert_no_orbits(self):
+        for _ in range(100):
+            if not self.server.orbits():
+                return
+            time.sleep(0.05)
+        self.fail(f"orbits are left: {self.server.orbits()}")
+
+    def test_cancel(self):
+        self.check_ended(lambda pid: self.server.sql(f"SELECT pg_cancel_backend({pid})"),
+                         "canceling statement due to user request")
+
+    def test_terminate(self):
+        self.check_ended(lambda pid: self.server.sql(f"SELECT pg_terminate_backend({pid})"),
+                         "terminating connection due to administrator command|closed the connection")
+
+    def test_statement_timeout(self):
+        with self.assertRaises(pg.Failed) as caught:
+            self.server.sql("SET fragile.fault = loop; SET statement_timeout = '1s'; ANALYZE brittle;")
+        self.assertRegex(str(caught.exception), "canceling statement due to statement timeout")
+        self.assert_no_orbits()
+
+    def test_stopping_the_server(self):
+        other = pg.Server(BUILT, {"analyze_orbit": "always", "fragile.fault": "loop"}, "stopping")
+        self.addCleanup(other.close)
+        other.start()
+        other.sql("CREATE EXTENSION fragile; CREATE TABLE t (f fragile); "
+                  "INSERT INTO t SELECT i::text::fragile FROM generate_series(1, 300) i;")
+
+        def analyze():
+            try:
+                other.sql("ANALYZE t")
+            except pg.Failed:
+                pass
+        for mode in ("fast", "immediate"):
+            thread = threading.Thread(target=analyze)
+            thread.start()
+            for _ in range(200):
+                if other.orbits():
+                    break
+                time.sleep(0.05)
+            self.assertTrue(other.orbits())
+            other.stop(mode)
+            thread.join(20)
+            # What is left of it must not keep the server from starting.
+            other.start()
+        self.assertEqual(other.sql("SELECT count(*) FROM t"), "300")
+
+    def test_settings(self):
+        for name, value in (("analyze_orbit", "always"), ("analyze_orbit_timeout", "1min"),
+                            ("analyze_orbit_memory_limit", "1GB"), ("analyze_orbit_unanalyzable", "worker")):
+            self.assertEqual(self.server.sql(f"SHOW {name}"), value)
+        self.server.sql("CREATE ROLE somebody LOGIN")
+        with self.assertRaises(pg.Failed):
+            self.server.sql("SET ROLE somebody; SET analyze_orbit = off;")
+
+    def test_off_and_autovacuum_make_no_orbit(self):
+        for mode in ("off", "autovacuum"):
+            self.server.sql(f"BEGIN; SET analyze_orbit = {mode}; ANALYZE brittle; "
+                            "SELECT pg_sleep(0.1); COMMIT;")
+            self.assertEqual(self.server.orbits(), [])
+
+    def test_a_session_keeps_none(self):
+        with self.subTest("between transactions"):
+            self.server.sql("ANALYZE brittle; SELECT 1;")
+            self.assert_no_orbits()
+
+    def test_backends_without_orbits_are_not_refused_anything(self):
+        self.server.sql("CREATE TABLE created AS SELECT 1 AS a; ANALYZE created; DROP TABLE created;")
+
+
+class Autovacuum(Ported):
+    """Workers analyze in orbits, and a crash there ends none of them."""
+
+    settings = {"analyze_orbit": "autovacuum", "autovacuum": "on", "autovacuum_naptime": "1s",
+                "fragile.fault": "segfault", "autovacuum_analyze_threshold": "10",
+                "autovacuum_analyze_scale_factor": "0", "log_autovacuum_min_duration": "0"}
+
+    def wait_for(self, query, expected, seconds=60):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.server.sql(query) == expected:
+                return
+            time.sleep(0.2)
+        self.fail(f"{query} does not become {expected}:\n{self.server.messages()[-3000:]}")
+
+    def test_a_crash_and_the_tables_after_it(self):
+        tables = [f"t{i}" for i in range(5)]
+        before = self.column()
+        self.server.sql("".join(f"CREATE TABLE {t} (a int, f fragile, b text); INSERT INTO {t} "
+                                "SELECT i, i::text::fragile, i FROM generate_series(1, 500) i;"
+                                for t in tables) + "UPDATE brittle SET id = id + 1;")
+        for table in tables:
+            self.wait_for(f"SELECT attname FROM pg_stats WHERE tablename = '{table}' ORDER BY 1", "a\nb")
+        self.wait_for("SELECT count(*) FROM pg_stat_user_tables WHERE autoanalyze_count > 0 AND "
+                      "(relname = 'brittle' OR relname ~ '^t[0-4]$')", "6")
+        self.assertEqual(before, self.column())
+        self.assertGreaterEqual(len(re.findall("are kept as they were", self.server.messages())), 6)
+        self.assertEqual(self.server.sql("SELECT pg_postmaster_start_time()"), self.started)
+        self.assert_unharmed()
+
+
+class SameStatistics(unittest.TestCase):
+    """Value for value the same as without an orbit, for every class of types."""
+
+    def test_off_and_always(self):
+        server = pg.Server(BUILT, {}, "same")
+        self.addCleanup(server.close)
+        server.start()
+        server.sql(types_table.CREATE)
+        found = {}
+        for mode in ("off", "always"):
+            server.sql(f"SET analyze_orbit = {mode}; SET client_min_messages = debug1; "
+                       "SET analyze_orbit_unanalyzable = keep; DELETE FROM pg_statistic; ANALYZE every_type;")
+            self.assertNotIn("WARNING", server.notices)
+            found[mode] = server.sql("SET extra_float_digits = 3;" + STATISTICS.format("every_type"))
+        self.maxDiff = None
+        self.assertEqual(found["off"].splitlines(), found["always"].splitlines())
+        columns = int(server.sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'every_type'::regclass "
+                                 "AND attnum > 0"))
+        self.assertGreaterEqual(len(found["off"].splitlines()), columns)
+        kinds = set()
+        for line in found["off"].splitlines():
+            kinds |= set(line.split("|")[6:11])
+        self.assertLessEqual({"1", "2", "3", "4", "5", "6", "7"}, kinds)
+
+
+def main():
+    global BUILT
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--built", type=Path, help="the ported server (default: as ./build makes it)")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    BUILT = options.built or pg.build("ported")[0]
+    suite = unittest.TestLoader().loadTestsFromModule(sys.modules[__name__])
+    if options.names:
+        suite = unittest.TestSuite(test for group in suite for test in group
+                                   if any(name in test.id() for name in options.names))
+    result = unittest.TextTestRunner(verbosity=2).run(suite)
+    sys.exit(not result.wasSuccessful() or result.testsRun == 0)
+
+
+if __name__ == "__main__":
+    main()
