@@ -29,7 +29,7 @@ PG_MODULE_MAGIC;
 static const struct config_enum_entry faults[] = {
 	{"none", 0}, {"segfault", 1}, {"abort", 2}, {"loop", 3}, {"memory", 4}, {"heap", 5}, {"wild", 6},
 	{"stack", 7}, {"exit", 8}, {"signal", 9},
-	{"error", 20}, {"table", 21}, {"catalog", 22}, {"notice", 23}, {"oom", 24},
+	{"error", 20}, {"relation", 21}, {"catalog", 22}, {"notice", 23}, {"oom", 24},
 	{"lie_counts", 40}, {"lie_numbers", 41}, {"lie_type", 42}, {"lie_operator", 43}, {"lie_value", 44},
 	{"lie_length", 45}, {"lie_kind", 46}, {"lie_width", 47}, {"lie_nan", 48}, {"lie_collation", 49},
 	{NULL, 0},
