@@ -67,7 +67,7 @@ def main():
         print(f"analyze_orbit = {mode}: {'passed' if passed else 'FAILED'}, {count} tests ok")
         if not passed:
             failed.append(mode)
-            print(said[-20000:])
+            print(*re.findall(r"^.*FAILED.*$", said, re.M), said[-8000:], sep="\n")
     sys.exit(bool(failed))
 
 

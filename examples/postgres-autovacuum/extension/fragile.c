@@ -24,7 +24,7 @@
 
 PG_MODULE_MAGIC;
 
-// The faults up to "exit" end a server; those from "error" on are what a sound function may do, too;
+// The faults up to "signal" end a server; those from "error" on are what a sound function may do, too;
 // those from "lie_" on are results that no planner must ever see.
 static const struct config_enum_entry faults[] = {
 	{"none", 0}, {"segfault", 1}, {"abort", 2}, {"loop", 3}, {"memory", 4}, {"heap", 5}, {"wild", 6},
