@@ -277,6 +277,20 @@ class Behaviour(Ported):
             self.server.sql("ANALYZE brittle; SELECT 1;")
             self.assert_no_orbits()
 
+    def test_an_orbit_serves_until_it_is_out_of_date(self):
+        def made(statements):
+            self.server.sql(f"SET client_min_messages = debug1; ANALYZE next, brittle; BEGIN; {statements} COMMIT;")
+            said = self.server.notices.split("an orbit was made")
+            return len(said) - 1, self.server.notices
+        first = made("")[0]
+        self.assertEqual(made("ANALYZE next; ANALYZE next; ANALYZE next;")[0], first + 1)
+        # A setting that has changed is seen.
+        count, said = made("ANALYZE brittle; SET LOCAL fragile.fault = segfault; ANALYZE brittle; "
+                           "SET LOCAL fragile.fault = none; ANALYZE brittle;")
+        # Three, and another if the warning itself has looked something up.
+        self.assertIn(count - first, (3, 4))
+        self.assertEqual(said.count("are kept as they were"), 1)
+
     def test_backends_without_orbits_are_not_refused_anything(self):
         self.server.sql("CREATE TABLE created AS SELECT 1 AS a; ANALYZE created; DROP TABLE created;")
 
