@@ -18,7 +18,7 @@ import server as pg  # noqa: E402
 
 # What analyzes tables and looks at what the planner makes of it, and what these need before.
 CORE = ("test_setup", "create_index", "create_misc", "sanity_check", "vacuum", "rangetypes", "multirangetypes",
-        "arrays", "stats_ext", "inherit", "partition_join", "tsearch", "select", "aggregates", "join")
+        "arrays", "stats_ext", "inherit", "partition_join", "tsearch", "select", "join")
 
 
 def run(built, mode, tests):
