@@ -268,11 +268,7 @@ TEST_F(P1_Isolation, BlockedSignalsDoNotSaveATaskFromItsLimit)
 
 TEST_F(P1_Isolation, Exec)
 {
-	const orbit::Error error = disaster([] {
-		for (int fd = 0; fd < 3; fd++)
-			close(fd);
-		execl("/proc/self/exe", "orbit", "--gtest_filter=None", nullptr);
-	});
+	const orbit::Error error = disaster(exec_silently);
 
 	EXPECT_EQ(error.code(), ECONNRESET);
 	EXPECT_EQ(error.cause(), ORBIT_CAUSE_EXEC) << error.message();
