@@ -67,6 +67,19 @@ def page_by(which, limit, cpu=""):
     return lambda figures: at_most(limit, each_page(figures, which, cpu) / fork_copy(figures, cpu))
 
 
+def adaptive(figures):
+    """Against the better of the fixed modes, where the adaptive one does worst."""
+    def total(mode, spread):
+        return figures[f"modes/{mode}/{spread}/write"] + figures[f"modes/{mode}/{spread}/call"]
+
+    spreads = [name.removeprefix("modes/adaptive/").removesuffix("/call") for name in figures
+               if name.startswith("modes/adaptive/") and name.endswith("/call")]
+    if not spreads:
+        raise Absent("modes/adaptive/")
+    return at_most(1.1, max(total("adaptive", spread) / min(total("cow", spread), total("copy", spread))
+                            for spread in spreads))
+
+
 def scattered(figures):
     return at_most(1.2, max(sync(figures, f"pool={pool}/scattered", pages)
                             / sync(figures, f"pool={pool}/adjacent", pages)
@@ -102,6 +115,7 @@ CHECKS = [
      page_by("pool=16M/adaptive", 0.5)),
     ("  the same on a processor without ERMS", page_by("pool=16M/adaptive", 0.5, NO_ERMS)),
     ("  the same where the task does not read the page", page_by("pool=16M/adaptive/unread", 0.5)),
+    ("adaptive mode / the better fixed one (the worst of all patterns of change)", adaptive),
     ("scattered pages / adjacent ones (the worst of 256 MiB and 1 GiB)", scattered),
     ("call that queues behind others (the worst of 1, 16, 256) / on an empty queue", queued),
     ("fork() and wait with 16 MiB / call with a pool of 16 MiB", fork_and_wait),

@@ -97,6 +97,10 @@ class Checks(unittest.TestCase):
                         name = f"{prefix}call/sync/pool={pool}/{where}/pages={pages}"
                         figures[f"{name}/write"] = 50.0 * pages
                         figures[f"{name}/call"] = 800.0 + 50 * pages
+        for mode, call in ("cow", 900.0), ("copy", 500.0), ("adaptive", 540.0):
+            for spread in ("adjacent/every=1", "scattered/mixed"):
+                figures[f"modes/{mode}/{spread}/write"] = 10.0
+                figures[f"modes/{mode}/{spread}/call"] = call
         return figures
 
     def test_all_hold(self):
@@ -107,10 +111,11 @@ class Checks(unittest.TestCase):
         figures = self.figures()
         figures["call/pipe"] = 700.0
         figures["call/queue/waiting=256"] = 530.0
+        figures["modes/adaptive/scattered/mixed/call"] = 560.0
         wrong = [check.what for check in checks.judge(figures) if check.holds is False]
-        self.assertEqual(len(wrong), 3, wrong)      # one page, nothing changed, the queue
+        self.assertEqual(len(wrong), 4, wrong)      # one page, nothing changed, adaptive, the queue
         text = "\n".join(checks.table(checks.judge(figures)))
-        self.assertEqual(text.count(" NO"), 3)
+        self.assertEqual(text.count(" NO"), 4)
 
     def test_what_was_not_measured_neither_holds_nor_not(self):
         found = checks.judge({})
