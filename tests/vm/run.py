@@ -410,13 +410,13 @@ class Guest:
                 if self.live:
                     self.live(value)
                 continue
+            if kind == "late":
+                self.overdue = True     # the marker of its end follows
+                continue
             self.since, before = time.monotonic(), self.since
             if kind == "begin" and self.done < len(self.tests):
                 self.running, self.overdue = self.done, False
                 self.output.clear()
-            elif kind == "late":
-                self.overdue = True
-                self.since = before
             elif kind == "end" and self.running is not None:
                 test = self.tests[self.running]
                 status = int(value.split()[0])
