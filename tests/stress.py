@@ -54,14 +54,9 @@ def long_tests(build, machine, seconds, rounds, seed):
     return tests
 
 
-# For the kernel's command line, and so for the environment of everything in the guest: that no
-# test passes there by the portable backend.
-KERNEL_BACKEND = "ORBIT_BACKEND=kernel"
-
-
 def make_machine(kernel, memory=None):
     """A guest for these: the caches of orbits are to be seen, and debug kernels need room."""
-    machine = vm.Machine(kernel, append=f"slab_nomerge {KERNEL_BACKEND}")
+    machine = vm.Machine(kernel, append="slab_nomerge")
     heavy = any(machine.configured(symbol) for symbol in ("CONFIG_KASAN", "CONFIG_KCSAN"))
     machine.memory = memory or ("2G" if heavy else "1G")
     return machine
