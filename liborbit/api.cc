@@ -2,6 +2,7 @@
 //
 // The functions of <orbit/orbit.h>: they check what the caller gave, and leave
 // the work to a backend.
+#include "futex.h"
 #include "internal.h"
 
 #include <cstdarg>
@@ -212,27 +213,39 @@ int check_call(const orbit_handle *orbit, const Call &call, std::uint64_t flags)
 	return check_pools(call.options);
 }
 
-// What is under way keeps orbit_destroy() from returning.
+constexpr std::uint32_t destroyed = 1U << 31;
+
+// What is under way keeps orbit_destroy() from returning. An atomic counter and not a lock: two of
+// those would be a fiftieth of a call.
 class UnderWay {
 public:
 	explicit UnderWay(orbit_handle *orbit) : orbit_(orbit)
 	{
-		pthread_mutex_lock(&orbit->lock);
-		orbit->calls++;
-		pthread_mutex_unlock(&orbit->lock);
+		__atomic_fetch_add(&orbit->calls, 1, __ATOMIC_RELAXED);
 	}
 	UnderWay(const UnderWay &) = delete;
 	~UnderWay()
 	{
-		pthread_mutex_lock(&orbit_->lock);
-		if (!--orbit_->calls)
-			pthread_cond_signal(&orbit_->idle);
-		pthread_mutex_unlock(&orbit_->lock);
+		std::uint32_t *const calls = &orbit_->calls;
+
+		// After this the handle may go.
+		if (__atomic_sub_fetch(calls, 1, __ATOMIC_RELEASE) == destroyed)
+			futex_wake(calls);
 	}
 
 private:
 	orbit_handle *orbit_;
 };
+
+void wait_until_idle(orbit_handle *orbit)
+{
+	std::uint32_t calls = __atomic_or_fetch(&orbit->calls, destroyed, __ATOMIC_ACQUIRE);
+
+	while (calls != destroyed) {
+		futex_wait(&orbit->calls, calls);
+		calls = __atomic_load_n(&orbit->calls, __ATOMIC_ACQUIRE);
+	}
+}
 
 // A task that broke the orbit is worth a message.
 void report(const char *orbit, std::uintptr_t fn, const orbit_outcome &outcome)
@@ -488,8 +501,6 @@ int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 		return -ENOMEM;
 	orbit->backend = backend;
 	orbit->generation = generation();
-	pthread_mutex_init(&orbit->lock, nullptr);
-	pthread_cond_init(&orbit->idle, nullptr);
 	std::strncpy(orbit->name, options.name, sizeof(orbit->name) - 1);
 	err = backend->orbit_create(orbit, &options);
 	if (err) {
@@ -506,13 +517,10 @@ void orbit_destroy(orbit_handle *orbit) noexcept
 	if (!orbit || in_orbit)
 		return;
 	// A forked child has copies of the descriptors. The parent's calls are none
-	// of its business, and the lock may be as one of them left it.
+	// of its business.
 	if (is_ours(orbit->generation)) {
 		orbit->backend->orbit_kill(orbit);
-		pthread_mutex_lock(&orbit->lock);
-		while (orbit->calls)
-			pthread_cond_wait(&orbit->idle, &orbit->lock);
-		pthread_mutex_unlock(&orbit->lock);
+		wait_until_idle(orbit);
 	}
 	orbit->backend->orbit_close(orbit);
 	free(orbit);

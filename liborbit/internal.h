@@ -161,9 +161,7 @@ struct orbit_handle {
 	unsigned generation;
 	int fd;
 	void *impl;
-	pthread_mutex_t lock; // for the count
-	pthread_cond_t idle;  // it is 0
-	unsigned calls;	      // under way
+	std::uint32_t calls; // under way; its highest bit: orbit_destroy() waits for them
 	char name[ORBIT_NAME_LEN];
 };
 

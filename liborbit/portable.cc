@@ -3,6 +3,7 @@
 // The portable backend: what applications call. See portable.h.
 #include "portable.h"
 
+#include "futex.h"
 #include "little.h"
 #include "warden.h"
 
@@ -10,7 +11,6 @@
 #include <climits>
 #include <ctime>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -57,7 +57,7 @@ int wait_on(std::uint32_t *word, std::uint32_t value, std::uint64_t deadline)
 void wake_all(std::uint32_t *word)
 {
 	__atomic_fetch_add(word, 1, __ATOMIC_RELEASE);
-	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+	futex_wake(word);
 }
 
 Pool *pool_of(const orbit_pool *handle)

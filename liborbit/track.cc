@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "track.h"
 
+#include "futex.h"
 #include "internal.h"
 #include "pagemap.h"
 #include "process.h"
@@ -13,7 +14,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -51,16 +51,6 @@ constexpr std::uint32_t closed = 1U << 31;
 
 ORBIT_STATE struct sigaction segv_before;
 ORBIT_STATE bool handler_installed;
-
-void futex_wait(std::uint32_t *word, std::uint32_t value)
-{
-	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
-}
-
-void futex_wake(std::uint32_t *word)
-{
-	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
-}
 
 void *address_of(const Tracked *pool, std::uint32_t page)
 {

@@ -21,6 +21,7 @@ constexpr std::size_t least_bytes = std::size_t{1} << 20;
 ORBIT_STATE pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 ORBIT_STATE RangeAllocator ranges;
 ORBIT_STATE bool reserved;
+ORBIT_STATE std::size_t page_bytes;
 ORBIT_STATE unsigned fork_count;
 
 void *reservation(std::uintptr_t start, std::size_t bytes, int flags)
@@ -192,7 +193,13 @@ std::size_t parse_size(const char *text)
 
 std::size_t page_size()
 {
-	return static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+	std::size_t bytes = __atomic_load_n(&page_bytes, __ATOMIC_RELAXED);
+
+	if (!bytes) {
+		bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+		__atomic_store_n(&page_bytes, bytes, __ATOMIC_RELAXED);
+	}
+	return bytes;
 }
 
 std::size_t whole_pages(std::size_t bytes)

@@ -29,6 +29,7 @@
 
 #include <orbit/orbit.h>
 
+#include <array>
 #include <bit>
 #include <cerrno>
 #include <chrono>
@@ -212,17 +213,28 @@ public:
 	Pools(const PoolRange &range) { add(range); }
 	Pools(std::initializer_list<PoolRange> ranges)
 	{
-		raw_.reserve(ranges.size());
 		for (const PoolRange &range : ranges)
 			add(range);
 	}
 
-	void add(const PoolRange &range) { raw_.push_back(range.raw()); }
-	const orbit_pool_range *data() const noexcept { return raw_.data(); }
-	std::size_t size() const noexcept { return raw_.size(); }
+	void add(const PoolRange &range)
+	{
+		if (size_ < few_.size()) {
+			few_[size_] = range.raw();
+		} else {
+			if (more_.empty())
+				more_.assign(few_.begin(), few_.end());
+			more_.push_back(range.raw());
+		}
+		size_++;
+	}
+	const orbit_pool_range *data() const noexcept { return more_.empty() ? few_.data() : more_.data(); }
+	std::size_t size() const noexcept { return size_; }
 
 private:
-	std::vector<orbit_pool_range> raw_;
+	std::array<orbit_pool_range, 4> few_{}; // without an allocation
+	std::vector<orbit_pool_range> more_;  // or all of them
+	std::size_t size_ = 0;
 };
 
 /// What a call does about tasks that wait in the queue. "Same" ones have the same
