@@ -167,19 +167,22 @@ template <class F> void each_process(F &&f)
 inline std::string where_it_is(pid_t pid)
 {
 	std::string all;
-	char path[64], text[256];
+	char path[64], text[2048];
 
 	std::snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	DIR *const tasks = opendir(path);
 
 	while (dirent *const entry = tasks ? readdir(tasks) : nullptr) {
-		for (const char *what : {"comm", "wchan", "syscall"}) {
+		if (entry->d_name[0] == '.')
+			continue;
+		all += std::string("\n  ") + entry->d_name;
+		for (const char *what : {"comm", "syscall", "stack"}) {
 			std::snprintf(path, sizeof(path), "/proc/%d/task/%.12s/%s", pid, entry->d_name, what);
-			if (entry->d_name[0] == '.' || !read_text(path, text, sizeof(text)))
+			if (!read_text(path, text, sizeof(text)))
 				continue;
-			text[std::strcspn(text, "\n")] = 0;
-			all += std::string(*what == 'c' ? "\n  " + std::string(entry->d_name) + " " : " ") +
-			       text;
+			// A line for each task: what is printed last is what is seen of a failure.
+			for (char *at = std::strtok(text, "\n"); at; at = std::strtok(nullptr, "\n"))
+				all += std::string(" ") + (std::strncmp(at, "[<0>] ", 6) ? at : at + 6);
 		}
 	}
 	if (tasks)

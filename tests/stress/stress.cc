@@ -2025,6 +2025,68 @@ void check_gone(std::vector<Gone> &list)
 	}
 }
 
+// A page that is freed while locked, and unlocked then, is locked for ever for whoever gets it
+// next. The kernel notices that with CONFIG_DEBUG_VM only; we look into /proc/kpageflags.
+class LockedPages {
+public:
+	// Free pages must not be locked. In seconds of the run, as it takes some time.
+	void look_at_free()
+	{
+		if (raw::now_ns() < next_)
+			return;
+		next_ = raw::now_ns() + interval;
+		report(seen_again(locked | buddy, 2), "free");
+	}
+
+	// When all is over, no page may be.
+	void look_at_all() { report(seen_again(locked, 4), "used by nobody who could unlock it"); }
+
+private:
+	static constexpr u64 locked = 1 << 0, buddy = 1 << 10; // KPF_LOCKED, KPF_BUDDY
+	static constexpr u64 interval = 4000000000;
+
+	static std::set<u64> scan(u64 flags)
+	{
+		static std::array<u64, 8192> batch;
+		std::set<u64> found;
+		const int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+		u64 at = 0;
+
+		for (ssize_t got; fd >= 0 && (got = read(fd, batch.data(), sizeof(batch))) > 0;)
+			for (std::size_t n = 0; n < static_cast<std::size_t>(got) / sizeof(u64); n++, at++)
+				if ((batch[n] & flags) == flags)
+					found.insert(at);
+		if (fd >= 0)
+			close(fd);
+		return found;
+	}
+
+	// Once is not enough: a page's flags are not read at one moment.
+	static std::set<u64> seen_again(u64 flags, int times)
+	{
+		std::set<u64> all = scan(flags);
+
+		for (int n = 1; n < times && !all.empty(); n++) {
+			raw::sleep_us(200000);
+			const std::set<u64> now = scan(flags);
+			std::erase_if(all, [&](u64 page) { return !now.contains(page); });
+		}
+		return all;
+	}
+
+	static void report(const std::set<u64> &pages, const char *what)
+	{
+		if (pages.empty() || shared->failed.exchange(true))
+			return;
+		std::snprintf(shared->why, sizeof(shared->why),
+			      "P9: %zu pages, the first at %#llx, are locked although %s", pages.size(),
+			      static_cast<unsigned long long>(*pages.begin() * page), what);
+		shared->told = true;
+	}
+
+	u64 next_ = raw::now_ns() + interval;
+};
+
 void print_figures(const Options &options, u64 begin)
 {
 	std::printf("stress: seed %llu:", static_cast<unsigned long long>(options.seed));
@@ -2061,6 +2123,7 @@ int supervise(const Options &options)
 	std::vector<Gone> gone;
 	u64 born = 0;
 	Rng rng(options.seed);
+	LockedPages locked;
 
 	if (cgroup.empty())
 		std::printf("stress: no memory cgroup: nothing is tried with little memory\n");
@@ -2117,10 +2180,12 @@ int supervise(const Options &options)
 		left |= !over;
 		check_beats(options.patience, mains.data(), options.mains);
 		check_gone(gone);
+		locked.look_at_free();
 		if (shared->failed)
 			gone.clear();
 		raw::sleep_us(20000);
 	}
+	locked.look_at_all();
 	if (!cgroup.empty())
 		rmdir(cgroup.c_str());
 	print_figures(options, begin);

@@ -696,7 +696,7 @@ def print_progress(test, cases, seconds):
           f"({tests}{f', {len(failed)} failed' if failed else ''}, {seconds:.1f} s)")
     for case in failed:
         print(f"        {case.name or case.program}")
-        for line in case.output.splitlines()[-3:]:
+        for line in case.output.splitlines()[-12:]:
             print(f"        | {line}")
     sys.stdout.flush()
 
