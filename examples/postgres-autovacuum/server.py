@@ -5,6 +5,7 @@ PostgreSQL does not run as root.  If we are root, it is run by "nobody", whom ev
 has, with a copy of what was built, for that user may not be able to read the cache.
 """
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -19,6 +20,10 @@ HERE = Path(__file__).resolve().parent
 SETTINGS = {"listen_addresses": "''", "fsync": "off", "shared_buffers": "32MB", "max_connections": "40",
             "log_line_prefix": "'%m [%p] %b '", "log_statement_stats": "off", "autovacuum": "off",
             "shared_preload_libraries": "''", "max_wal_size": "1GB"}
+
+
+# Whoever ends a test that takes too long: servers end with it (see Server), as after Ctrl-C.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class Failed(Exception):
@@ -45,6 +50,7 @@ class Server:
         self.work = Path(tempfile.mkdtemp(prefix=f"orbit-pg-{name}-"))
         self.home = self.work / "home"
         self.data, self.log = self.work / "data", self.work / "log"
+        atexit.register(self.close)
         shutil.copytree(built, self.home, symlinks=True)
         if user():
             shutil.chown(self.work, "nobody", "nogroup")
@@ -132,6 +138,7 @@ class Server:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.work, ignore_errors=True)
+        atexit.unregister(self.close)
 
     def __enter__(self):
         return self.start()
