@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Tests of the ported server: what a statistics function may do, and that results are the same.
 
-  test.py [--built DIR] [NAME...]   run all tests, or those with these names
+  test.py [--built DIR] [--vanilla DIR] [NAME...]   run all tests, or those with these names
 
 Each line that it prints is of unittest; the exit status is 0 if all have passed.
 """
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import server as pg  # noqa: E402
 import types_table  # noqa: E402
 
-BUILT = None
+BUILT = VANILLA = None
 QUICK = "SET analyze_orbit_timeout = '2s'; SET analyze_orbit_memory_limit = '300MB';"
 # What the log says of each fault that would end a server.
 DEADLY = {
@@ -351,14 +351,37 @@ class SameStatistics(unittest.TestCase):
             kinds |= set(line.split("|")[6:11])
         self.assertLessEqual({"1", "2", "3", "4", "5", "6", "7"}, kinds)
 
+    def test_of_a_part_of_a_table(self):
+        """The sample is the same if its seed is: vanilla, and with the feature off and on."""
+        found = {}
+        for name, built, modes in (("vanilla", VANILLA or pg.build("vanilla")[0], ("",)),
+                                   ("ported", BUILT, ("off", "always"))):
+            server = pg.Server(built, {"default_statistics_target": "10"}, "same")
+            self.addCleanup(server.close)
+            server.start()
+            server.sql("CREATE EXTENSION fragile;" + types_table.CREATE +
+                       "INSERT INTO every_type SELECT * FROM every_type;" * 3)
+            for mode in modes:
+                server.sql((f"SET analyze_orbit = {mode};" if mode else "") + "DELETE FROM pg_statistic; "
+                           "SELECT fragile_seed(42); ANALYZE VERBOSE every_type;")
+                self.assertRegex(server.notices, "containing 32000 live rows .*; 3000 rows in sample")
+                found[name + mode] = server.sql("SET extra_float_digits = 3;" + STATISTICS.format("every_type"))
+            if name == "ported":
+                server.sql("DELETE FROM pg_statistic; SELECT fragile_seed(43); ANALYZE every_type;")
+                other = server.sql("SET extra_float_digits = 3;" + STATISTICS.format("every_type"))
+                self.assertNotEqual(found["portedoff"], other, "the seed makes no difference")
+        self.assertEqual(found["vanilla"], found["portedoff"])
+        self.assertEqual(found["vanilla"], found["portedalways"])
+
 
 def main():
-    global BUILT
+    global BUILT, VANILLA
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--built", type=Path, help="the ported server (default: as ./build makes it)")
+    parser.add_argument("--vanilla", type=Path, help="the server without the patches")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
-    BUILT = options.built or pg.build("ported")[0]
+    BUILT, VANILLA = options.built or pg.build("ported")[0], options.vanilla
     suite = unittest.TestLoader().loadTestsFromModule(sys.modules[__name__])
     if options.names:
         suite = unittest.TestSuite(test for group in suite for test in group

@@ -20,3 +20,5 @@ CREATE OPERATOR >= (LEFTARG = fragile, RIGHTARG = fragile, FUNCTION = fragile_ge
 CREATE OPERATOR CLASS fragile_ops DEFAULT FOR TYPE fragile USING btree AS
 	OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 fragile_cmp(fragile, fragile);
 CREATE CAST (text AS fragile) WITHOUT FUNCTION;
+
+CREATE FUNCTION fragile_seed(bigint) RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C STRICT;

@@ -14,6 +14,7 @@
 #include "catalog/pg_statistic.h"
 #include "catalog/pg_type.h"
 #include "commands/vacuum.h"
+#include "common/pg_prng.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -193,6 +194,14 @@ static void compute(VacAttrStats *stats, AnalyzeAttrFetchFunc fetch, int rows, d
 	usual->compute(stats, fetch, rows, total);
 	if (fault >= 40 && stats->stats_valid)
 		lie(stats);
+}
+
+// From here on ANALYZE takes the same sample each time that it is run on the same table.
+PG_FUNCTION_INFO_V1(fragile_seed);
+Datum fragile_seed(PG_FUNCTION_ARGS)
+{
+	pg_prng_seed(&pg_global_prng_state, PG_GETARG_INT64(0));
+	PG_RETURN_VOID();
 }
 
 PG_FUNCTION_INFO_V1(fragile_analyze);
