@@ -4,13 +4,16 @@
 README.md of this folder describes what an application must do to be measured.
 """
 
+import functools
 import json
 import random
+import subprocess
 from pathlib import Path
 
 import stats
 
 HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
 VARIANTS = ("none", "thread", "fork", "orbit")
 # Of a counted run's requests; there is one run, and its requests are no repetitions of each other.
 SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
@@ -31,7 +34,8 @@ def registered():
 
 def command(build, application, variant, counted):
     way = "counted" if counted else "timed"
-    return [str(build / application["program"]), f"--variant={variant}", f"--way={way}",
+    program = PROJECT / application["script"] if "script" in application else build / application["program"]
+    return [str(program), f"--variant={variant}", f"--way={way}",
             *application[way]]
 
 
@@ -69,13 +73,26 @@ def parse(output, variant):
     return {kind: values for kind, values in found.items() if values}
 
 
-def names():
+@functools.cache
+def succeeds(program, *arguments):
+    return subprocess.run([PROJECT / program, *arguments], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode == 0
+
+
+def is_ready(application):
+    """Whether what an application is made of has been built, if that takes more than a compiler."""
+    return "needs" not in application or succeeds(*application["needs"])
+
+
+def names(counted=False):
+    """(application, variant, name) of all that can be measured in this way, and are ready to be."""
     return [(application, variant, f"apps/{application['name']}/{variant}")
-            for application in registered() for variant in application["variants"]]
+            for application in registered() if ("counted" if counted else "timed") in application
+            and is_ready(application) for variant in application["variants"]]
 
 
 def steps(counted, repetitions):
-    return [name for *_, name in names()] * (1 if counted else repetitions)
+    return [name for *_, name in names(counted)] * (1 if counted else repetitions)
 
 
 def run(build, counted, repetitions, execute, on_step):
@@ -84,10 +101,10 @@ def run(build, counted, repetitions, execute, on_step):
     execute: runs (name, argv) pairs, and yields the name and the output of each.
     """
     if counted:
-        variants = {name: variant for _, variant, name in names()}
+        variants = {name: variant for _, variant, name in names(counted)}
         figures = {}
         for name, output in execute([(name, command(build, application, variant, True))
-                                     for application, variant, name in names()]):
+                                     for application, variant, name in names(counted)]):
             figures.update(figures_of(name, parse(output, variants[name])))
             on_step(name)
         return figures

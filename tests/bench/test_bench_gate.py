@@ -219,7 +219,7 @@ class Applications(unittest.TestCase):
 
     def test_the_registered_ones(self):
         for each in applications.registered():
-            source = BENCH.parent / f"{each['program']}.cc"
+            source = BENCH.parent / (each.get("script") or f"{each['program']}.cc")
             self.assertTrue(source.exists(), source)
             self.assertIn("none", each["variants"])
 
