@@ -364,7 +364,7 @@ class SameStatistics(unittest.TestCase):
             for mode in modes:
                 server.sql((f"SET analyze_orbit = {mode};" if mode else "") + "DELETE FROM pg_statistic; "
                            "SELECT fragile_seed(42); ANALYZE VERBOSE every_type;")
-                self.assertRegex(server.notices, "containing 32000 live rows .*; 3000 rows in sample")
+                self.assertRegex(server.notices, "; 3000 rows in sample, 32000 estimated")
                 found[name + mode] = server.sql("SET extra_float_digits = 3;" + STATISTICS.format("every_type"))
             if name == "ported":
                 server.sql("DELETE FROM pg_statistic; SELECT fragile_seed(43); ANALYZE every_type;")
