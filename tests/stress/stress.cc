@@ -2058,6 +2058,11 @@ private:
 					found.insert(at);
 		if (fd >= 0)
 			close(fd);
+		// A look that sees no page proves nothing.
+		if (!at && !shared->failed.exchange(true)) {
+			std::snprintf(shared->why, sizeof(shared->why), "/proc/kpageflags cannot be read");
+			shared->told = true;
+		}
 		return found;
 	}
 
@@ -2069,7 +2074,7 @@ private:
 		for (int n = 1; n < times && !all.empty(); n++) {
 			raw::sleep_us(200000);
 			const std::set<u64> now = scan(flags);
-			std::erase_if(all, [&](u64 page) { return !now.contains(page); });
+			std::erase_if(all, [&](u64 number) { return !now.contains(number); });
 		}
 		return all;
 	}
