@@ -32,8 +32,12 @@ def registered():
     return found
 
 
+def way_of(counted):
+    return "counted" if counted else "timed"
+
+
 def command(build, application, variant, counted):
-    way = "counted" if counted else "timed"
+    way = way_of(counted)
     program = PROJECT / application["script"] if "script" in application else build / application["program"]
     return [str(program), f"--variant={variant}", f"--way={way}",
             *application[way]]
@@ -87,7 +91,7 @@ def is_ready(application):
 def names(counted=False):
     """(application, variant, name) of all that can be measured in this way, and are ready to be."""
     return [(application, variant, f"apps/{application['name']}/{variant}")
-            for application in registered() if ("counted" if counted else "timed") in application
+            for application in registered() if way_of(counted) in application
             and is_ready(application) for variant in application["variants"]]
 
 

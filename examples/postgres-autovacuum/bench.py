@@ -23,8 +23,10 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "bench/common")]
 import server as pg  # noqa: E402
+import stats  # noqa: E402
 
 WIDE = """CREATE TABLE wide AS SELECT i AS a, (i * 7919::bigint) % 1000 AS b, md5(i::text) AS c,
     md5((i % 500)::text) AS d, i / 7.0 AS e, sin(i) AS f, timestamptz '2020-01-01' + i * interval '1 minute' AS g,
@@ -83,17 +85,6 @@ class Load:
         time.sleep(SETTLE)
 
 
-def percentile(values, share):
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def interval(ratios, rng):
-    """95 % of the median, by bootstrap."""
-    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(2000))
-    return medians[50], medians[-51]
-
-
 def measure_load(built, options):
     """Pairs of runs, one of each setting, whose order changes at random."""
     rng = random.Random(1)
@@ -113,7 +104,7 @@ def measure_load(built, options):
                     tps, times = load.run(options.seconds, rate)
                     found["analyzed"][variant] += load.analyzed() - before
                     pair[variant] = tps if kind == "throughput" else \
-                        {name: percentile(times, share) / 1000 for name, share in SHARES.items()}
+                        {name: stats.percentile(times, share) / 1000 for name, share in SHARES.items()}
                 found[kind].append(pair)
                 if sys.stderr.isatty():
                     print(f"\r{kind}: pair {number + 1} of {options.pairs}\033[K", end="", file=sys.stderr)
@@ -124,7 +115,7 @@ def measure_load(built, options):
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     ratios = [pair["orbit"] / pair["fork"] for pair in found["throughput"]]
-    ratio, (low, high) = statistics.median(ratios), interval(ratios, rng)
+    ratio, (low, high) = statistics.median(ratios), stats.interval(ratios)
     found["throughput_ratio"] = {"median": ratio, "low": low, "high": high}
     off, orbit = (statistics.median(pair[v] for pair in found["throughput"]) for v in ("fork", "orbit"))
     print(f"clients: {off:.0f} transactions a second with analyze_orbit = off, {orbit:.0f} with autovacuum; "
