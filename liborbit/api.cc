@@ -213,8 +213,6 @@ int check_call(const orbit_handle *orbit, const Call &call, std::uint64_t flags)
 	return check_pools(call.options);
 }
 
-constexpr std::uint32_t destroyed = 1U << 31;
-
 // What is under way keeps orbit_destroy() from returning. An atomic counter and not a lock: two of
 // those would be a fiftieth of a call.
 class UnderWay {
@@ -224,28 +222,11 @@ public:
 		__atomic_fetch_add(&orbit->calls, 1, __ATOMIC_RELAXED);
 	}
 	UnderWay(const UnderWay &) = delete;
-	~UnderWay()
-	{
-		std::uint32_t *const calls = &orbit_->calls;
-
-		// After this the handle may go.
-		if (__atomic_sub_fetch(calls, 1, __ATOMIC_RELEASE) == destroyed)
-			futex_wake(calls);
-	}
+	~UnderWay() { leave_gate(&orbit_->calls); }
 
 private:
 	orbit_handle *orbit_;
 };
-
-void wait_until_idle(orbit_handle *orbit)
-{
-	std::uint32_t calls = __atomic_or_fetch(&orbit->calls, destroyed, __ATOMIC_ACQUIRE);
-
-	while (calls != destroyed) {
-		futex_wait(&orbit->calls, calls);
-		calls = __atomic_load_n(&orbit->calls, __ATOMIC_ACQUIRE);
-	}
-}
 
 // A task that broke the orbit is worth a message.
 void report(const char *orbit, std::uintptr_t fn, const orbit_outcome &outcome)
@@ -520,7 +501,7 @@ void orbit_destroy(orbit_handle *orbit) noexcept
 	// of its business.
 	if (is_ours(orbit->generation)) {
 		orbit->backend->orbit_kill(orbit);
-		wait_until_idle(orbit);
+		close_gate(&orbit->calls);
 	}
 	orbit->backend->orbit_close(orbit);
 	free(orbit);

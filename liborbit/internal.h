@@ -161,7 +161,7 @@ struct orbit_handle {
 	unsigned generation;
 	int fd;
 	void *impl;
-	std::uint32_t calls; // under way; its highest bit: orbit_destroy() waits for them
+	std::uint32_t calls; // a gate (futex.h): how many are under way; orbit_destroy() closes it
 	char name[ORBIT_NAME_LEN];
 };
 

@@ -44,10 +44,8 @@ ORBIT_STATE Tracked *all;      // the pools
 ORBIT_STATE unsigned nr_pools; // how many
 ORBIT_STATE ScanRegion *regions;
 
-// For the handler. Its highest bit: a snapshot is being taken; otherwise how many handlers are
-// at work.
+// How many handlers are at work; closed while a snapshot is being taken.
 ORBIT_STATE std::uint32_t gate;
-constexpr std::uint32_t closed = 1U << 31;
 
 ORBIT_STATE struct sigaction segv_before;
 ORBIT_STATE bool handler_installed;
@@ -247,7 +245,7 @@ void enter_gate()
 	std::uint32_t seen = __atomic_load_n(&gate, __ATOMIC_RELAXED);
 
 	for (;;) {
-		if (seen & closed) {
+		if (seen & gate_closed) {
 			futex_wait(&gate, seen);
 			seen = __atomic_load_n(&gate, __ATOMIC_RELAXED);
 		} else if (__atomic_compare_exchange_n(&gate, &seen, seen + 1, false, __ATOMIC_ACQUIRE,
@@ -255,12 +253,6 @@ void enter_gate()
 			return;
 		}
 	}
-}
-
-void leave_gate()
-{
-	if (__atomic_sub_fetch(&gate, 1, __ATOMIC_RELEASE) == closed)
-		futex_wake(&gate);
 }
 
 // A write to a page that is read-only, or was a moment ago. Was it that?
@@ -286,7 +278,7 @@ bool allow_write(std::uintptr_t at)
 			}
 		}
 	}
-	leave_gate();
+	leave_gate(&gate);
 	return ours;
 }
 
@@ -550,22 +542,16 @@ long look(Tracked *pool, std::uint32_t first, std::uint32_t count, std::uint64_t
 
 void close_pools()
 {
-	std::uint32_t seen;
-
 	if (!handler_installed)
 		return;
-	seen = __atomic_or_fetch(&gate, closed, __ATOMIC_ACQ_REL);
-	while (seen != closed) {
-		futex_wait(&gate, seen);
-		seen = __atomic_load_n(&gate, __ATOMIC_ACQUIRE);
-	}
+	close_gate(&gate);
 }
 
 void open_pools()
 {
 	if (!handler_installed)
 		return;
-	__atomic_and_fetch(&gate, ~closed, __ATOMIC_RELEASE);
+	__atomic_and_fetch(&gate, ~gate_closed, __ATOMIC_RELEASE);
 	futex_wake(&gate);
 }
 
