@@ -175,11 +175,13 @@ int check_pool(const orbit_pool *pool)
 
 int check_pool_range(const orbit_pool_range &range)
 {
-	const std::size_t within_page = page_size() - 1;
-
 	if (const int err = check_pool(range.pool))
 		return err;
-	if (range.mode > ORBIT_SNAP_MOVE || range.pad || ((range.offset | range.length) & within_page))
+	if (range.mode > ORBIT_SNAP_MOVE || range.pad)
+		return -EINVAL;
+	if (!range.offset && !range.length)
+		return 0;
+	if ((range.offset | range.length) & (page_size() - 1))
 		return -EINVAL;
 	if (range.offset >= range.pool->range.bytes ||
 	    range.length > range.pool->range.bytes - range.offset)
@@ -241,12 +243,16 @@ void report(const char *orbit, std::uintptr_t fn, const orbit_outcome &outcome)
 	    static_cast<unsigned long long>(outcome.task), orbit, fn, text);
 }
 
-// The arguments of a call; complete is where its options go.
+// The arguments of a call; complete is where its options go if they are not as we know them.
 int read_call(Call *call, orbit_call_options *complete, const orbit_handle *orbit, orbit_entry fn,
 	      const void *arg, std::size_t arg_size, const orbit_call_options *options)
 {
-	*call = {fn, arg, arg_size, complete};
-	return orbit ? copy_options(complete, options) : -EINVAL;
+	const bool as_known = options && options->size == sizeof(*options);
+
+	*call = {fn, arg, arg_size, as_known ? options : complete};
+	if (!orbit)
+		return -EINVAL;
+	return as_known ? 0 : copy_options(complete, options);
 }
 
 orbit_task *new_task(const orbit_handle *orbit, const Call &call)
@@ -519,23 +525,29 @@ int orbit_call(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_
 	       const orbit_call_options *opts, orbit_outcome *out) noexcept
 {
 	orbit_call_options options;
-	orbit_outcome outcome{};
+	orbit_outcome own;
 	Call call;
 
 	if (const int err = check_out_size(out))
 		return err;
-	outcome.size = sizeof(outcome);
-	outcome.error = read_call(&call, &options, orbit, fn, arg, arg_size, opts);
-	if (!outcome.error)
-		outcome.error = check_call(orbit, call, call_flags);
-	if (!outcome.error) {
+
+	// In place, if it is as we know it.
+	orbit_outcome *outcome = out && out->size == sizeof(own) ? out : &own;
+
+	*outcome = {};
+	outcome->size = sizeof(own);
+	outcome->error = read_call(&call, &options, orbit, fn, arg, arg_size, opts);
+	if (!outcome->error)
+		outcome->error = check_call(orbit, call, call_flags);
+	if (!outcome->error) {
 		const UnderWay under_way(orbit);
 
-		outcome.error = orbit->backend->call(orbit, call, &outcome);
-		report(orbit->name, reinterpret_cast<std::uintptr_t>(fn), outcome);
+		outcome->error = orbit->backend->call(orbit, call, outcome);
+		report(orbit->name, reinterpret_cast<std::uintptr_t>(fn), *outcome);
 	}
-	copy_out(out, outcome);
-	return outcome.error;
+	if (outcome != out)
+		copy_out(out, own);
+	return outcome->error;
 }
 
 int orbit_call_async(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
@@ -548,7 +560,7 @@ int orbit_call_async(orbit_handle *orbit, orbit_entry fn, const void *arg, size_
 
 	if (!err)
 		err = check_call(orbit, call, call_flags | (out ? ORBIT_CALL_STREAM : 0));
-	if (!err && options.resume)
+	if (!err && call.options->resume)
 		err = -EINVAL;
 	if (err)
 		return err;

@@ -203,7 +203,8 @@ private:
 	orbit_pool_ref *refs_ = few_;
 };
 
-int make_call(orbit_handle *orbit, const Call &call, std::uint64_t flags, orbit_call_args *args)
+inline int make_call(orbit_handle *orbit, const Call &call, std::uint64_t flags,
+		     orbit_call_args *args, orbit_result *result)
 {
 	const orbit_call_options *options = call.options;
 	PoolRefs refs;
@@ -211,16 +212,23 @@ int make_call(orbit_handle *orbit, const Call &call, std::uint64_t flags, orbit_
 
 	if ((err = refs.fill(options)))
 		return err;
-	args->flags = flags | (options->flags & ~ORBIT_CALL_INTERRUPTIBLE);
-	args->task = options->resume;
-	args->entry = reinterpret_cast<std::uintptr_t>(call.fn);
-	args->arg = reinterpret_cast<std::uintptr_t>(call.arg);
-	args->arg_size = call.arg_size;
-	args->pools = refs.address();
-	args->nr_pools = static_cast<__u32>(options->nr_pools + options->nr_ranges);
-	args->time_limit_ns = options->time_limit_ns;
-	args->deadline_ns = options->deadline_ns;
-	args->cpu_limit_ns = options->cpu_limit_ns;
+	*args = {
+		.flags = flags | (options->flags & ~ORBIT_CALL_INTERRUPTIBLE),
+		.task = options->resume,
+		.entry = reinterpret_cast<std::uintptr_t>(call.fn),
+		.arg = reinterpret_cast<std::uintptr_t>(call.arg),
+		.arg_size = call.arg_size,
+		.pools = refs.address(),
+		.nr_pools = static_cast<__u32>(options->nr_pools + options->nr_ranges),
+		.pad = 0,
+		.time_limit_ns = options->time_limit_ns,
+		.result = reinterpret_cast<std::uintptr_t>(result),
+		.result_size = sizeof(*result),
+		.deadline_ns = options->deadline_ns,
+		.cpu_limit_ns = options->cpu_limit_ns,
+		.handle = -1,
+		.pad2 = 0,
+	};
 	do {
 		args->handle = -1;
 		err = sys_call(orbit->fd, args); // args->task now names the task
@@ -235,12 +243,8 @@ int make_call(orbit_handle *orbit, const Call &call, std::uint64_t flags, orbit_
 int call(orbit_handle *orbit, const Call &call, orbit_outcome *out)
 {
 	orbit_result result{};
-	orbit_call_args args{};
-
-	args.result = reinterpret_cast<std::uintptr_t>(&result);
-	args.result_size = sizeof(result);
-
-	const int err = make_call(orbit, call, 0, &args);
+	orbit_call_args args;
+	const int err = make_call(orbit, call, 0, &args, &result);
 
 	if (err == -ESHUTDOWN)
 		tell_cause(orbit, &result);
@@ -252,8 +256,9 @@ int call(orbit_handle *orbit, const Call &call, orbit_outcome *out)
 
 int call_async(orbit_handle *orbit, const Call &call, orbit_task *task)
 {
-	orbit_call_args args{};
-	const int err = make_call(orbit, call, ORBIT_CALL_ASYNC | (task ? ORBIT_CALL_HANDLE : 0), &args);
+	orbit_call_args args;
+	const int err = make_call(orbit, call, ORBIT_CALL_ASYNC | (task ? ORBIT_CALL_HANDLE : 0), &args,
+				  nullptr);
 
 	if (!err && task) {
 		task->fd = try_lift(args.handle); // the task is on its way

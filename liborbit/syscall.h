@@ -8,7 +8,6 @@
 
 #include <cerrno>
 #include <cstddef>
-#include <unistd.h>
 
 namespace liborbit {
 
@@ -24,11 +23,17 @@ enum {
 	NR_orbit_cancel = 555,
 };
 
-template <class... Args> int orbit_syscall(long number, Args... args)
+// In line: syscall(2) moves its arguments about, and takes errno, which we do not want.
+template <class A, class B, class C = long, class D = long>
+int orbit_syscall(long number, A a, B b, C c = {}, D d = {})
 {
-	const long result = ::syscall(number, args...);
+	long result;
 
-	return result < 0 ? -errno : static_cast<int>(result);
+	asm volatile("mov %5, %%r10\n\tsyscall"
+		     : "=a"(result)
+		     : "a"(number), "D"(a), "S"(b), "d"(c), "g"(d)
+		     : "rcx", "r10", "r11", "memory");
+	return static_cast<int>(result);
 }
 #else // No other architecture has numbers for them.
 enum {
