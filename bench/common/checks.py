@@ -50,8 +50,8 @@ def at_most(limit, value, unit=""):
     return f"at most {limit}{unit}", f"{value:.2f}{unit}", value <= limit
 
 
-def one_page(figures):
-    return at_most(1.15, sync(figures, "pool=16M/adjacent", 1) / figures["call/pipe"])
+def one_page(which):
+    return lambda figures: at_most(1.15, sync(figures, which, 1) / figures["call/pipe"])
 
 
 def nothing_changed(figures):
@@ -104,7 +104,9 @@ def idle_orbits(figures):
 
 
 CHECKS = [
-    ("call with one changed page and the next write to it / pipe round trip", one_page),
+    ("call with one changed page and the next write to it / pipe round trip",
+     one_page("pool=16M/adjacent")),
+    ("  the same in the adaptive mode", one_page("pool=16M/adaptive")),
     ("call with nothing changed / pipe round trip", nothing_changed),
     ("the same for a pool of 1 GiB as for one of 1 MiB", any_size),
     ("each further page, copy-on-write mode / copy on write after fork()",
