@@ -18,6 +18,7 @@ import unittest
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+POSTGRES = HERE.parent / "examples/postgres-autovacuum"
 sys.path.insert(0, str(HERE / "vm"))
 sys.path.append(str(HERE.parent / "bench/common"))
 import guests as bench  # noqa: E402
@@ -30,6 +31,8 @@ GUEST_SECONDS = 120     # for one program in a guest, before scaling
 LONG_SECONDS = {"inject_test": 300, "modes_test": 200}    # a run for each allocation, and more
 COUNTED_SECONDS = 300
 DEBUGGER_SECONDS = 300
+POSTGRES_BUILD_SECONDS = 1500
+POSTGRES_SECONDS = 300
 FUZZ_SECONDS = 10       # for each fuzzer of the decoders; `make fuzz-decoder` takes longer
 STRESS_SECONDS = 20     # of stress, and again of fuzz; `make stress` takes longer
 CENSUS_ROUNDS = 200
@@ -84,11 +87,11 @@ def expect(cases, what, found):
     return found
 
 
-def run_here(name, command, **environment):
+def run_here(name, command, seconds=HOST_SECONDS, **environment):
     """Run a program on this host, and judge it as one in a guest is judged."""
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              stdin=subprocess.DEVNULL, timeout=HOST_SECONDS,
+                              stdin=subprocess.DEVNULL, timeout=seconds,
                               env={**os.environ, **environment})
         status = done.returncode if done.returncode >= 0 else 128 - done.returncode
         return vm.judge_output(name, status, done.stdout.decode(errors="replace"))
@@ -123,6 +126,20 @@ def run_fuzzer(program, results):
     results.mkdir(parents=True, exist_ok=True)
     return run_here(name, [program, f"-max_total_time={FUZZ_SECONDS}", "-max_len=2000", "-verbosity=0",
                            f"-artifact_prefix={results}/fuzz-{program.name}-"])
+
+
+def postgres(target, build, seconds):
+    """make TARGET of the ported PostgreSQL; at its deadline all that it has started ends, too."""
+    return ["timeout", "--kill-after=30", str(seconds), "make", "-s", "--no-print-directory", "-C", str(POSTGRES), target, f"BUILD={build.resolve()}"]
+
+
+def postgres_in_guest(build):
+    """A statistics function that crashes, in a server on the patched kernel."""
+    # What is not there has failed on the host; here a directory that does not exist will fail, too.
+    path = subprocess.run([POSTGRES / "build", "path", "ported"], stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "LIBORBIT": str(build.resolve() / "liborbit/liborbit.a")}).stdout.strip()
+    return vm.Test("postgres: a crash", [sys.executable, str(POSTGRES / "test.py"), "--built", path or "/none",
+                                         "Crashes.test_the_next_table"], POSTGRES_SECONDS)
 
 
 def run_unittests(directory):
@@ -250,6 +267,13 @@ def main():
         for test in examples.tests(options.build) + [demo]:
             host(f"portable, {tracker}: {test.name}", run_example, test, tracker)
 
+    # With an empty cache this fetches and compiles PostgreSQL, twice.
+    for target, seconds in (("vanilla", POSTGRES_BUILD_SECONDS), ("ported", POSTGRES_BUILD_SECONDS),
+                            ("short-test", POSTGRES_SECONDS), ("short-regress", POSTGRES_SECONDS),
+                            ("short-demo", POSTGRES_SECONDS)):
+        host(f"postgres: {target}", run_here, f"postgres: {target}",
+             postgres(target, options.build, seconds), seconds + 60)
+
     seed = int(time.time())
 
     def guests(machine):
@@ -267,12 +291,13 @@ def main():
     quick = run_guest("bench gate, counted instructions", bench.make_machine(options.kernel),
                       bench.quick_tests(options.build), results)
     cases += quick + bench.judge_quick(quick)
-    # There gdb finds its own files.
+    # There gdb finds its own files, and PostgreSQL all that it needs.
     machine = vm.Machine(options.kernel, root="host", memory="2G")
     cases += run_guest("debugger", machine, [
         vm.Test("debugger", [sys.executable, str(HERE / "debugger/check.py"),
                              str((options.build / "tests/debugger/debugged").resolve())],
-                DEBUGGER_SECONDS)], results)
+                DEBUGGER_SECONDS),
+        postgres_in_guest(options.build)], results)
     if options.off_kernel:
         without = run_guest("off kernel, counted instructions", vm.Machine(options.off_kernel, icount=True),
                             [test for test in counted if test.name.startswith("p11")], results)
