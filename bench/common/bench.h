@@ -3,7 +3,7 @@
 // What the benchmarks share: cases, and the two ways to run them.
 //
 // Counted: where guest time counts instructions (tests/vm/run.py --icount), a nanosecond is
-// an instruction. Each case prints the mean of the middle half of its rounds:
+// an instruction. Each case prints the mean of its rounds, without extremes:
 //	figure NAME/PART NUMBER
 // Timed: Google Benchmark runs the cases in random order, repetition by repetition, so that
 // what else the machine does meanwhile hits all alike. Each repetition prints its samples:
