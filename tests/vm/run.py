@@ -629,6 +629,9 @@ RACE_LINES = 120        # of a report that has no end
 ACCESS = re.compile(r"\b(?:read|write|assert no \w+)(?: \(([\w, ]+)\))? to 0x[0-9a-f]+ of")
 OUR_FRAME = re.compile(r"\borbit_\w+\+0x")
 INTERRUPT_ENTRY = re.compile(r"\basm_(?:sysvec_\w+|common_interrupt)\+0x")
+# Whoever opens a file, or makes one as we do, takes a reference to the process's cred, and with that
+# stores a zero there that others store, too: get_cred() in init_file().
+FILE_MADE = re.compile(r"\balloc_empty_file\+0x")
 STACK_END = re.compile(r"^(?:\[[ \d.]+\])?\s*$")
 RULER = re.compile(r"={40}")
 
@@ -648,7 +651,7 @@ def is_our_race(report):
         if access := ACCESS.search(line):
             # A system call itself is the first frame only where the access is its own.
             ours = None if "marked" in (access[1] or "") else "orbit_"
-        elif STACK_END.search(line) or INTERRUPT_ENTRY.search(line):
+        elif STACK_END.search(line) or INTERRUPT_ENTRY.search(line) or FILE_MADE.search(line):
             ours = None
         elif ours:
             if re.search(ours, line):

@@ -221,6 +221,13 @@ class Log(unittest.TestCase):
         # And so is what the interrupt itself does.
         self.assertEqual(len(run.scan_log(self.race("x", "orbit_timer+0x1/0x2\n[    1.0]  " + broken, "y"))), 1)
 
+    def test_the_cred_of_a_file_that_we_make_is_none_of_ours(self):
+        made = "alloc_empty_file+0x94/0x1c0\n[    1.0]  orbit_pool_create"
+        self.assertEqual(run.scan_log(self.race("init_file", made, "init_file")), [])
+        # What we do with it afterwards is.
+        self.assertEqual(len(run.scan_log(self.race("init_file", made, "orbit_end"))), 1)
+        self.assertEqual(len(run.scan_log(self.race("orbit_pool_open", made, "y"))), 1)
+
     def test_a_marked_access_of_ours_is_none_of_ours(self):
         for other, number in (("y", 0), ("orbit_end", 1)):
             text = self.race("orbit_protect_pool", "x", other)
