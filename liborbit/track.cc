@@ -7,6 +7,7 @@
 #include "process.h"
 #include "signals.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <csignal>
@@ -213,10 +214,48 @@ long mark_region(Tracked *pool, std::uint32_t first, std::uint32_t end, std::uin
 	return count;
 }
 
-long look_by_uffd(Tracked *pool, std::uint32_t first, std::uint32_t count, std::uint64_t snapshot)
+// Pages are looked for in pieces of a pool, of what one page table maps. Nothing was written where the
+// file has no page, and that is not scanned: of a page that is not there the kernel would note its
+// protection in a page table, so the first scan of a pool of which little is used would make tables
+// for all of it, and each later one walk them. A piece that has a page keeps it, see the seals.
+std::uintptr_t piece_bytes()
 {
-	std::uintptr_t from = pool->start + first * page_size();
-	const std::uintptr_t end = from + count * page_size();
+	return page_size() * (page_size() / sizeof(std::uint64_t));
+}
+
+std::uint8_t &populated(const Tracked *pool, std::uintptr_t at)
+{
+	return pool->populated[at / piece_bytes() - pool->start / piece_bytes()];
+}
+
+// The next part of a pool, in [*from, end), that may have pages; false if none has.
+bool find_populated(const Tracked *pool, std::uintptr_t *from, std::uintptr_t end, std::uintptr_t *stop)
+{
+	if (*from >= end)
+		return false;
+	if (!populated(pool, *from)) {
+		const off_t data = lseek(pool->memory, static_cast<off_t>(*from - pool->start), SEEK_DATA);
+
+		if (data < 0 && errno == ENXIO)
+			return false;
+		if (data >= 0) {
+			const std::uintptr_t at = pool->start + static_cast<std::uintptr_t>(data);
+
+			if (at >= end)
+				return false;
+			*from = std::max(*from, at / piece_bytes() * piece_bytes());
+		}
+		populated(pool, *from) = 1;
+	}
+	*stop = *from;
+	while (*stop < end && populated(pool, *stop))
+		*stop = (*stop / piece_bytes() + 1) * piece_bytes();
+	*stop = std::min(*stop, end);
+	return true;
+}
+
+long look_at_part(Tracked *pool, std::uintptr_t from, std::uintptr_t end, std::uint64_t snapshot)
+{
 	long total = 0;
 
 	while (from < end) {
@@ -224,7 +263,7 @@ long look_by_uffd(Tracked *pool, std::uint32_t first, std::uint32_t count, std::
 		const long found = scan(from, end, &walked);
 
 		if (found < 0)
-			return found == -EINTR ? 0 : found;
+			return found;
 		for (long i = found; i-- > 0;)
 			total += mark_region(
 				pool,
@@ -234,6 +273,24 @@ long look_by_uffd(Tracked *pool, std::uint32_t first, std::uint32_t count, std::
 		if (walked <= from)
 			break;
 		from = walked;
+	}
+	return total;
+}
+
+long look_by_uffd(Tracked *pool, std::uint32_t first, std::uint32_t count, std::uint64_t snapshot)
+{
+	std::uintptr_t from = pool->start + first * page_size();
+	const std::uintptr_t end = from + count * page_size();
+	std::uintptr_t stop;
+	long total = 0;
+
+	while (find_populated(pool, &from, end, &stop)) {
+		const long found = look_at_part(pool, from, stop, snapshot);
+
+		if (found < 0)
+			return found == -EINTR ? 0 : found;
+		total += found;
+		from = stop;
 	}
 	return total;
 }
@@ -430,15 +487,23 @@ int make_memory(Tracked *pool, const char *name)
 	return madvise(start, bytes, MADV_DONTFORK) ? -errno : 0;
 }
 
+std::size_t tracking_bytes(const Tracked *pool)
+{
+	const std::uintptr_t last = pool->start + pool->nr_pages * page_size() - 1;
+
+	return pool->nr_pages * sizeof(*pool->pages) +
+	       (last / piece_bytes() - pool->start / piece_bytes() + 1) * sizeof(*pool->populated);
+}
+
 int begin_tracking(Tracked *pool)
 {
-	const std::size_t bytes = pool->nr_pages * sizeof(TrackedPage);
-	void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+	void *memory = mmap(nullptr, tracking_bytes(pool), PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED)
 		return -ENOMEM;
 	pool->pages = static_cast<TrackedPage *>(memory);
+	pool->populated = reinterpret_cast<std::uint8_t *>(pool->pages + pool->nr_pages);
 	return chosen == Tracker::mprotect ? allocate_written(pool) : 0;
 }
 
@@ -474,7 +539,7 @@ void release(Tracked *pool)
 	if (pool->memory >= 0)
 		close(pool->memory);
 	if (pool->pages)
-		munmap(pool->pages, pool->nr_pages * sizeof(TrackedPage));
+		munmap(pool->pages, tracking_bytes(pool));
 	if (pool->written)
 		munmap(pool->written,
 		       pool->nr_pages * (sizeof(*pool->written) + sizeof(*pool->writable)));

@@ -36,6 +36,7 @@ struct Tracked {
 	int memory; // a file, mapped there
 	std::uint32_t newest; // plus one; 0: none
 	TrackedPage *pages;
+	std::uint8_t *populated; // for each piece (see track.cc): whether it was seen to have pages
 
 	// For mprotect.
 	std::uint8_t *writable;	  // for each page; 2: all of it is
