@@ -223,9 +223,14 @@ std::uintptr_t piece_bytes()
 	return page_size() * (page_size() / sizeof(std::uint64_t));
 }
 
+std::size_t piece_of(const Tracked *pool, std::uintptr_t at)
+{
+	return at / piece_bytes() - pool->start / piece_bytes();
+}
+
 std::uint8_t &populated(const Tracked *pool, std::uintptr_t at)
 {
-	return pool->populated[at / piece_bytes() - pool->start / piece_bytes()];
+	return pool->populated[piece_of(pool, at)];
 }
 
 // The next part of a pool, in [*from, end), that may have pages; false if none has.
@@ -492,7 +497,7 @@ std::size_t tracking_bytes(const Tracked *pool)
 	const std::uintptr_t last = pool->start + pool->nr_pages * page_size() - 1;
 
 	return pool->nr_pages * sizeof(*pool->pages) +
-	       (last / piece_bytes() - pool->start / piece_bytes() + 1) * sizeof(*pool->populated);
+	       (piece_of(pool, last) + 1) * sizeof(*pool->populated);
 }
 
 int begin_tracking(Tracked *pool)
