@@ -181,8 +181,8 @@ $(BUILD)/tests/compat/%: tests/compat/%.cc $(compat_library)
 	@$(CXX) -std=$(if $(filter %/macros,$@),c++11,c++20) $(compat_flags) -o $@ $< $(compat_libraries)
 
 # Of the library's sources, for the fuzzer to see into it.
-$(fuzzers): $(BUILD)/%: %.cc $(wildcard tests/fuzz-decoder/*.h liborbit/*.cc liborbit/*.h \
-		liborbit/compat/*.cc liborbit/compat/*.h include/*.h include/orbit/*.h)
+fuzzed := $(foreach part,liborbit liborbit/common liborbit/kernel liborbit/portable liborbit/compat,$(wildcard $(part)/*.cc $(part)/*.h))
+$(fuzzers): $(BUILD)/%: %.cc $(fuzzed) $(wildcard tests/fuzz-decoder/*.h include/*.h include/orbit/*.h)
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
 	@clang++ -std=c++20 -O1 -g -D_GNU_SOURCE -Iinclude -fno-exceptions -fno-rtti -Wall -Wextra -Werror \

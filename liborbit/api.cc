@@ -2,7 +2,7 @@
 //
 // The functions of <orbit/orbit.h>: they check what the caller gave, and leave
 // the work to a backend.
-#include "futex.h"
+#include "common/futex.h"
 #include "internal.h"
 
 #include <cstdarg>
@@ -104,7 +104,7 @@ const Backend *prepare(int *err)
 	if (!*err)
 		backend = choose_backend(err);
 	if (!*err)
-		*err = window_ensure();
+		*err = ensure_reservation();
 	return backend;
 }
 
@@ -133,7 +133,7 @@ bool is_ours(unsigned made_in)
 int check_restrictions(const orbit_options *options)
 {
 	if ((options->flags & ~(ORBIT_KEEP_CORE | ORBIT_RESTART)) ||
-	    options->inherit > ORBIT_INHERIT_LITTLE || (options->nr_ranges && !options->ranges) ||
+	    options->inherit > ORBIT_INHERIT_MINIMAL || (options->nr_ranges && !options->ranges) ||
 	    (options->nr_modules && !options->modules))
 		return -EINVAL;
 	if (options->inherit == ORBIT_INHERIT_ALL && (options->nr_ranges || options->nr_modules))
@@ -155,7 +155,7 @@ int check_restrictions(const orbit_options *options)
 bool name_pools(const orbit_options *options)
 {
 	for (std::size_t i = 0; i < options->nr_ranges; i++)
-		if (window_overlaps(reinterpret_cast<std::uintptr_t>(options->ranges[i].start),
+		if (overlaps_reservation(reinterpret_cast<std::uintptr_t>(options->ranges[i].start),
 				    options->ranges[i].length))
 			return true;
 	return false;
@@ -383,7 +383,7 @@ int orbit_use_backend(const char *name) noexcept
 
 int orbit_window_reserve(size_t bytes) noexcept
 {
-	return in_orbit ? -EPERM : window_reserve(bytes);
+	return in_orbit ? -EPERM : reserve_window(bytes);
 }
 
 int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *opts) noexcept
@@ -411,14 +411,14 @@ int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *
 		return -ENOMEM;
 	pool->backend = backend;
 	pool->generation = generation();
-	err = window_take(&pool->range, whole_pages(bytes));
+	err = take_addresses(&pool->range, whole_pages(bytes));
 	if (err) {
 		free(pool);
 		return err;
 	}
 	err = backend->pool_create(pool, options.name);
 	if (err) {
-		window_release(&pool->range);
+		release_addresses(&pool->range);
 		free(pool);
 		return err;
 	}
@@ -432,7 +432,7 @@ void orbit_pool_destroy(orbit_pool *pool) noexcept
 	if (!pool || in_orbit)
 		return;
 
-	const int err = window_release(&pool->range);
+	const int err = release_addresses(&pool->range);
 
 	pool->backend->pool_destroy(pool);
 	if (err) {

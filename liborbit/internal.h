@@ -4,7 +4,7 @@
 
 #include <orbit/orbit.h>
 
-#include "window.h"
+#include "common/reservation.h"
 
 #include <cerrno>
 #include <cstddef>
@@ -13,7 +13,7 @@
 #include <pthread.h>
 
 // Every variable of the library carries this. It makes them a section of their own,
-// which an orbit that inherits little leaves out when it takes over the main program's
+// which an orbit that inherits the minimum leaves out when it takes over the main program's
 // variables: the library may be linked into the executable. `make check` looks.
 #define ORBIT_STATE [[gnu::section("orbit_state")]]
 
@@ -50,7 +50,7 @@ struct Backend {
 	int (*pool_create)(orbit_pool *pool, const char *name);
 	void (*pool_destroy)(orbit_pool *pool);
 
-	int (*prepare)(); // for orbits that inherit little
+	int (*prepare)(); // for orbits that inherit the minimum
 	int (*orbit_create)(orbit_handle *orbit, const orbit_options *options);
 	// End it, and so the calls that wait in other threads.
 	void (*orbit_kill)(orbit_handle *orbit);

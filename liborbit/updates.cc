@@ -4,7 +4,7 @@
 // which anything may have gone wrong: it is compared with what was declared before it is
 // used.
 #include "internal.h"
-#include "locked.h"
+#include "common/locked.h"
 
 #include <cstdlib>
 

@@ -47,10 +47,10 @@ SANITIZERS = ("asan", "tsan")   # the builds in which the unit tests run once mo
 # orphans, two processes share what ThreadSanitizer knows of one thread.
 NOT_SANITIZED = {"asan": ("p1_isolation", "p8_limits", "inherit"),
                  "tsan": ("p1_isolation", "p8_limits", "inherit", "adoption")}
-# An orbit that inherits little takes over variables from the first byte of a segment to the last,
+# An orbit that inherits the minimum takes over variables from the first byte of a segment to the last,
 # and AddressSanitizer has marked what lies between them.
-NOT_BY_ASAN = ("Containers.InAnOrbitThatInheritsLittle", "P9_Lifetime.NorIfOrbitsInheritLittle",
-               "PortableOrbitctl.OrbitsThatInheritLittle")
+NOT_BY_ASAN = ("Containers.InAnOrbitThatInheritsTheMinimum", "P9_Lifetime.NorIfOrbitsInheritTheMinimum",
+               "PortableOrbitctl.OrbitsThatInheritTheMinimum")
 # In a forked child of a program with threads ThreadSanitizer allows no new ones, and maps memory of its
 # own where a pool was.
 NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNoPoolMemory",

@@ -76,7 +76,7 @@ struct orbit_range {
  * The code must have been loaded when the orbit was created (not by a later
  * dlopen()).  Everything outside the pools is what it was when the orbit was
  * created, plus what earlier tasks of this orbit changed.  Only the thread that
- * called orbit_create() exists there (for an orbit that inherits little, the one
+ * called orbit_create() exists there (for an orbit that inherits the minimum, the one
  * that called orbit_prepare()).  An exception that leaves the function
  * ends the orbit (SIGABRT).  exit() ends it without running exit handlers.
  *
@@ -96,8 +96,9 @@ typedef uint64_t (*orbit_entry)(const void *arg, size_t arg_size);
 /* System calls can write to pools, as read() does with a buffer there.  Without it
  * they fail with EFAULT for a page that was not written to since the last call. */
 #define ORBIT_FEATURE_IO (1ULL << 33)
-/* ORBIT_INHERIT_LITTLE. */
-#define ORBIT_FEATURE_LITTLE (1ULL << 34)
+/* ORBIT_INHERIT_MINIMAL. */
+#define ORBIT_FEATURE_MINIMAL (1ULL << 34)
+#define ORBIT_FEATURE_LITTLE ORBIT_FEATURE_MINIMAL /* its name until 0.1 */
 
 /**
  * struct orbit_probe_info - what orbit_probe() found
@@ -255,12 +256,13 @@ ORBIT_API int orbit_pool_fd(const struct orbit_pool *pool) ORBIT_NOTHROW;
 
 /* orbit_options.inherit */
 enum orbit_inherit {
-	ORBIT_INHERIT_ALL,    /* the main program's memory, as by fork() */
-	ORBIT_INHERIT_LITTLE, /* code, global variables, named ranges; see orbit_prepare() */
+	ORBIT_INHERIT_ALL,     /* the main program's memory, as by fork() */
+	ORBIT_INHERIT_MINIMAL, /* code, global variables, named ranges; see orbit_prepare() */
+	ORBIT_INHERIT_LITTLE = ORBIT_INHERIT_MINIMAL, /* its name until 0.1 */
 };
 
 /**
- * orbit_prepare() - make ready for orbits that inherit little
+ * orbit_prepare() - make ready for orbits that inherit the minimum
  *
  * Starts a small process from which these orbits are forked, so that neither
  * their creation nor what they hold grows with the main program's memory.  To be
@@ -299,7 +301,7 @@ ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
  * @cpu_percent: How much of one CPU a task may use; it is slowed down to that.
  *	0 for no limit.
  * @inherit: enum orbit_inherit.
- * @ranges: With ORBIT_INHERIT_LITTLE: memory that it shall find as it is during
+ * @ranges: With ORBIT_INHERIT_MINIMAL: memory that it shall find as it is during
  *	this call, at its address.  Not in pools.
  * @nr_ranges: How many.
  * @modules: Likewise: an address in each shared library whose global variables
@@ -344,7 +346,7 @@ struct orbit_options {
  * The task in which the process ended is not run again unless it was called with
  * ORBIT_CALL_RETRY.
  *
- * With ORBIT_INHERIT_LITTLE the orbit is no copy of the caller: it has the code
+ * With ORBIT_INHERIT_MINIMAL the orbit is no copy of the caller: it has the code
  * of all modules that were loaded at orbit_prepare(), the global variables of the
  * executable and of the modules named, and the ranges named, all as they are
  * during this call.  (What another thread changes meanwhile may be there in part.)

@@ -266,8 +266,9 @@ struct CallOptions {
 
 /// What an orbit has of the main program's memory.
 enum class Inherit : std::uint32_t {
-	all = ORBIT_INHERIT_ALL,       ///< All, as by fork().
-	little = ORBIT_INHERIT_LITTLE, ///< Code, global variables, ranges; see prepare().
+	all = ORBIT_INHERIT_ALL,	///< All, as by fork().
+	minimal = ORBIT_INHERIT_MINIMAL, ///< Code, global variables, ranges; see prepare().
+	little = minimal,		///< Its name until 0.1.
 };
 
 /// What may be chosen for an orbit.
@@ -282,7 +283,7 @@ struct Options {
 	std::uint64_t update_limit = 0;	 ///< Bytes of a task's updates; 0: the default.
 	std::uint32_t cpu_percent = 0;	 ///< Of one CPU, for a task; 0: no limit.
 	Inherit inherit = Inherit::all;
-	std::span<const orbit_range> ranges{};	///< For Inherit::little: memory to have as well,
+	std::span<const orbit_range> ranges{};	///< For Inherit::minimal: memory to have as well,
 	std::span<const void *const> modules{}; ///< and an address in each further module.
 };
 
@@ -741,7 +742,7 @@ private:
 	std::unique_ptr<orbit_task, Destroy> raw_;
 };
 
-/// Makes ready for orbits with Inherit::little; to be called early in main(). Errors:
+/// Makes ready for orbits with Inherit::minimal; to be called early in main(). Errors:
 /// as orbit_prepare().
 inline expected<void> prepare() noexcept
 {

@@ -32,7 +32,7 @@
 #undef orbit_task
 #undef orbit_update
 
-#include "../locked.h"
+#include "../common/locked.h"
 
 #include <cerrno>
 #include <cstddef>

@@ -112,7 +112,7 @@ void add(Process *process, int fd, Object object)
 // ---- The portable backend ---------------------------------------------------------------
 //
 // The kernel knows nothing of its orbits, but shows what they are made of. Main has a memory file
-// for each pool, and a pidfd for each orbit's process, whose parent, the warden, has one for main.
+// for each pool, and a pidfd for each orbit's process, whose parent, the fork server, has one for main.
 
 constexpr std::string_view pool_file = "/memfd:orbit-pool:", deleted = " (deleted)";
 constexpr std::string_view comm_prefix = "orbit:";

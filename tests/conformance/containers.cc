@@ -280,12 +280,12 @@ TEST(Containers, InAnOrbitThatStartsAgain)
 	EXPECT_EQ(table->size(), 10U);
 }
 
-TEST(Containers, InAnOrbitThatInheritsLittle)
+TEST(Containers, InAnOrbitThatInheritsTheMinimum)
 {
 	const auto body = [] {
 		value_or_throw(orbit::prepare().map([] { return 0; }));
 
-		orbit::Orbit orbit = make_orbit({.inherit = orbit::Inherit::little});
+		orbit::Orbit orbit = make_orbit({.inherit = orbit::Inherit::minimal});
 		const orbit::Memory memory = make_memory(1 << 20);
 		auto *table = memory.make<Table>();
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Orbits that inherit little: code, global variables and named ranges. Neither their
+// Orbits that inherit the minimum: code, global variables and named ranges. Neither their
 // creation nor what they hold grows with the main program's memory.
 #include "orbit_test.h"
 
@@ -23,7 +23,7 @@
 
 namespace {
 
-constexpr orbit::Inherit little = orbit::Inherit::little;
+constexpr orbit::Inherit little = orbit::Inherit::minimal;
 
 int a_global = 1;
 int zeroed_global;
@@ -50,7 +50,7 @@ void require(bool condition, const char *what)
 }
 #define REQUIRE(condition) require(condition, #condition)
 
-orbit::Orbit make_little(orbit::Options options = {})
+orbit::Orbit make_minimal(orbit::Options options = {})
 {
 	options.inherit = little;
 	return make_orbit(options);
@@ -69,19 +69,19 @@ template <class T> orbit_range range_of(T &object)
 	return {&object, sizeof(object)};
 }
 
-class InheritLittle : public testing::Test {
+class InheritMinimal : public testing::Test {
 protected:
-	void SetUp() override { NEEDS_FEATURE(ORBIT_FEATURE_LITTLE); }
+	void SetUp() override { NEEDS_FEATURE(ORBIT_FEATURE_MINIMAL); }
 };
 
-TEST_F(InheritLittle, GlobalVariablesAreAsOfCreation)
+TEST_F(InheritMinimal, GlobalVariablesAreAsOfCreation)
 {
 	expect_main([] {
 		a_global = 2;
 		zeroed_global = 3;
 		std::fill_n(big_global, sizeof(big_global), 'b');
 
-		orbit::Orbit orbit = make_little();
+		orbit::Orbit orbit = make_minimal();
 
 		a_global = 4;
 		REQUIRE(orbit.call({}, [] {
@@ -90,20 +90,20 @@ TEST_F(InheritLittle, GlobalVariablesAreAsOfCreation)
 		// What a task changes is the orbit's, and lasts there.
 		REQUIRE(orbit.call({}, [] { return ++a_global; }) == 3);
 		REQUIRE(orbit.call({}, [] { return ++a_global; }) == 4);
-		REQUIRE(make_little().call({}, [] { return a_global; }) == 4);
+		REQUIRE(make_minimal().call({}, [] { return a_global; }) == 4);
 		REQUIRE(a_global == 4);
 		return 0;
 	});
 }
 
-TEST_F(InheritLittle, TheHeapIsNotThere)
+TEST_F(InheritMinimal, TheHeapIsNotThere)
 {
 	expect_main([] {
 		std::vector<int> heap(1 << 20, 7);
 
 		into_the_heap = &heap[heap.size() / 2];
 
-		orbit::Orbit orbit = make_little();
+		orbit::Orbit orbit = make_minimal();
 		const auto got = orbit.call({}, [] { return *into_the_heap; });
 
 		REQUIRE(!got && got.error().signal() == SIGSEGV);
@@ -112,10 +112,10 @@ TEST_F(InheritLittle, TheHeapIsNotThere)
 	});
 }
 
-TEST_F(InheritLittle, CodeOfLibrariesWorks)
+TEST_F(InheritMinimal, CodeOfLibrariesWorks)
 {
 	expect_main([] {
-		orbit::Orbit orbit = make_little();
+		orbit::Orbit orbit = make_minimal();
 
 		std::cout << ""; // their variables are their own
 		REQUIRE(orbit.call({}, [] {
@@ -135,7 +135,7 @@ TEST_F(InheritLittle, CodeOfLibrariesWorks)
 	});
 }
 
-TEST_F(InheritLittle, NamedRangesAreThere)
+TEST_F(InheritMinimal, NamedRangesAreThere)
 {
 	expect_main([] {
 		const auto mapped = static_cast<int *>(mmap(nullptr, 8 * page, PROT_READ | PROT_WRITE,
@@ -151,7 +151,7 @@ TEST_F(InheritLittle, NamedRangesAreThere)
 
 		const orbit_range ranges[] = {{mapped + 100, 5 * page}, range_of(*large), range_of(*small),
 					      range_of(*shared)};
-		orbit::Orbit orbit = make_little({.ranges = ranges});
+		orbit::Orbit orbit = make_minimal({.ranges = ranges});
 
 		mapped[100] = large->front() = *small = 0;
 		REQUIRE(orbit.call({}, [](const int *m, std::array<int, 100'000> *l, int *s, int *f) {
@@ -166,7 +166,7 @@ TEST_F(InheritLittle, NamedRangesAreThere)
 }
 
 // An orbit's malloc() never hands out what main has named of its heap, however small.
-TEST_F(InheritLittle, TheTwoHeapsKeepApart)
+TEST_F(InheritMinimal, TheTwoHeapsKeepApart)
 {
 	expect_main([] {
 		std::vector<unsigned char *> blocks;
@@ -186,7 +186,7 @@ TEST_F(InheritLittle, TheTwoHeapsKeepApart)
 			std::free(block);
 		ranges.push_back(range_of(*list));
 
-		orbit::Orbit orbit = make_little({.ranges = ranges});
+		orbit::Orbit orbit = make_minimal({.ranges = ranges});
 		const auto check = [](const std::array<unsigned char *, 300> *kept) {
 			int wrong = 0;
 
@@ -212,12 +212,12 @@ TEST_F(InheritLittle, TheTwoHeapsKeepApart)
 	});
 }
 
-TEST_F(InheritLittle, NamedPartsOfTheStack)
+TEST_F(InheritMinimal, NamedPartsOfTheStack)
 {
 	expect_main([] {
 		int local = 6; // above the frame of orbit_prepare()
 		const orbit_range ranges[] = {range_of(local)};
-		orbit::Orbit orbit = make_little({.ranges = ranges});
+		orbit::Orbit orbit = make_minimal({.ranges = ranges});
 
 		local = 7;
 		REQUIRE(orbit.call({}, [](const int *p) { return *p; }, &local) == 6);
@@ -240,11 +240,11 @@ TEST_F(InheritLittle, NamedPartsOfTheStack)
 	});
 }
 
-TEST_F(InheritLittle, PoolsWorkAsEver)
+TEST_F(InheritMinimal, PoolsWorkAsEver)
 {
 	expect_main([] {
 		const orbit::Pool before = make_pool(4 * page);
-		orbit::Orbit orbit = make_little();
+		orbit::Orbit orbit = make_minimal();
 		const orbit::Pool after = make_pool(4 * page);
 		static int target;
 		auto targets = value_or_throw(orbit::Targets::create());
@@ -269,7 +269,7 @@ TEST_F(InheritLittle, PoolsWorkAsEver)
 	});
 }
 
-TEST_F(InheritLittle, Restarts)
+TEST_F(InheritMinimal, Restarts)
 {
 	expect_main([] {
 		const orbit::Pool pool = make_pool(page);
@@ -278,7 +278,7 @@ TEST_F(InheritLittle, Restarts)
 
 		a_global = 30;
 
-		orbit::Orbit orbit = make_little({.restart = true, .ranges = ranges});
+		orbit::Orbit orbit = make_minimal({.restart = true, .ranges = ranges});
 
 		a_global = 31;
 		for (int round = 0; round < 3; round++) {
@@ -293,7 +293,7 @@ TEST_F(InheritLittle, Restarts)
 	});
 }
 
-TEST_F(InheritLittle, DescriptorsHaveTheirNumbers)
+TEST_F(InheritMinimal, DescriptorsHaveTheirNumbers)
 {
 	expect_main([] {
 		Pipe pipe, other;
@@ -302,7 +302,7 @@ TEST_F(InheritLittle, DescriptorsHaveTheirNumbers)
 
 		close(0); // main has none, so the orbit has none
 
-		orbit::Orbit orbit = make_little({.keep_fds = keep});
+		orbit::Orbit orbit = make_minimal({.keep_fds = keep});
 		char byte;
 
 		REQUIRE(orbit.call({}, [](int a, int b) {
@@ -322,8 +322,8 @@ TEST_F(InheritLittle, DescriptorsHaveTheirNumbers)
 	});
 }
 
-// The seed does not keep a pipe open that main has closed.
-TEST_F(InheritLittle, TheSeedHoldsNoDescriptors)
+// The zygote does not keep a pipe open that main has closed.
+TEST_F(InheritMinimal, TheZygoteHoldsNoDescriptors)
 {
 	Pipe pipe, go;
 	OtherMain main([&] {
@@ -331,7 +331,7 @@ TEST_F(InheritLittle, TheSeedHoldsNoDescriptors)
 		REQUIRE(orbit::prepare().has_value());
 		close(1);
 		pipe.close_write();
-		REQUIRE(make_little().call({}, [] { return 3; }) == 3);
+		REQUIRE(make_minimal().call({}, [] { return 3; }) == 3);
 		wait_for_ever(go);
 		return 0;
 	});
@@ -342,7 +342,7 @@ TEST_F(InheritLittle, TheSeedHoldsNoDescriptors)
 	EXPECT_EQ(main.wait(), 0);
 }
 
-TEST_F(InheritLittle, NoChildAndNoSignal)
+TEST_F(InheritMinimal, NoChildAndNoSignal)
 {
 	expect_main([] {
 		static std::atomic<int> sigchlds{0};
@@ -351,7 +351,7 @@ TEST_F(InheritLittle, NoChildAndNoSignal)
 		action.sa_handler = [](int) { sigchlds++; };
 		sigaction(SIGCHLD, &action, nullptr);
 		for (int round = 0; round < 3; round++) {
-			orbit::Orbit orbit = make_little({.restart = round == 1});
+			orbit::Orbit orbit = make_minimal({.restart = round == 1});
 
 			REQUIRE(waitpid(-1, nullptr, WNOHANG | __WALL) == -1 && errno == ECHILD);
 			REQUIRE(!orbit.call({}, [] { std::abort(); }));
@@ -362,11 +362,11 @@ TEST_F(InheritLittle, NoChildAndNoSignal)
 	});
 }
 
-TEST_F(InheritLittle, ItsProcessStandsForItself)
+TEST_F(InheritMinimal, ItsProcessStandsForItself)
 {
 	expect_main([] {
 		sigset_t blocked;
-		orbit::Orbit orbit = make_little({.name = "small"});
+		orbit::Orbit orbit = make_minimal({.name = "small"});
 		const pid_t pid = pid_of(orbit);
 		std::string comm;
 
@@ -387,7 +387,7 @@ TEST_F(InheritLittle, ItsProcessStandsForItself)
 	});
 }
 
-TEST_F(InheritLittle, NeedsPreparation)
+TEST_F(InheritMinimal, NeedsPreparation)
 {
 	const auto made = orbit::Orbit::create({.inherit = little});
 
@@ -401,16 +401,16 @@ TEST_F(InheritLittle, NeedsPreparation)
 
 			if (refused || refused.error().code() != ENXIO || !orbit::prepare())
 				return 1;
-			return make_little().call({}, [] { return 4; }) == 4 ? 0 : 2;
+			return make_minimal().call({}, [] { return 4; }) == 4 ? 0 : 2;
 		});
 
 		REQUIRE(child.wait() == 0);
-		REQUIRE(make_little().call({}, [] { return 3; }) == 3);
+		REQUIRE(make_minimal().call({}, [] { return 3; }) == 3);
 		return 0;
 	});
 }
 
-TEST_F(InheritLittle, RangesThatCannotBe)
+TEST_F(InheritMinimal, RangesThatCannotBe)
 {
 	expect_main([] {
 		const orbit::Pool pool = make_pool(page);
@@ -427,7 +427,7 @@ TEST_F(InheritLittle, RangesThatCannotBe)
 		REQUIRE(error_of(forbidden, 1) == EFAULT);
 		REQUIRE(error_of(nullptr, 1) == EFAULT);
 		REQUIRE(error_of(reinterpret_cast<void *>(1ULL << 50), 1) == EFAULT);
-		REQUIRE(make_little().call({}, [] { return 3; }) == 3);
+		REQUIRE(make_minimal().call({}, [] { return 3; }) == 3);
 		return 0;
 	});
 }
@@ -446,7 +446,7 @@ std::string copy_of_libm()
 	return copy;
 }
 
-TEST_F(InheritLittle, ModulesAreNamed)
+TEST_F(InheritMinimal, ModulesAreNamed)
 {
 	OtherMain main([] {
 		const std::string early = copy_of_libm();
@@ -464,9 +464,9 @@ TEST_F(InheritLittle, ModulesAreNamed)
 
 		const auto read = [](const int *p) { return *p; };
 
-		REQUIRE(make_little().call({}, read, variable) != 77);
-		REQUIRE(make_little({.modules = modules}).call({}, read, variable) == 77);
-		REQUIRE(make_little({.modules = modules}).call({}, [](const void *f) {
+		REQUIRE(make_minimal().call({}, read, variable) != 77);
+		REQUIRE(make_minimal({.modules = modules}).call({}, read, variable) == 77);
+		REQUIRE(make_minimal({.modules = modules}).call({}, [](const void *f) {
 			return reinterpret_cast<double (*)(double)>(const_cast<void *>(f))(0);
 		}, modules[0]) == 1);
 
@@ -487,14 +487,14 @@ TEST_F(InheritLittle, ModulesAreNamed)
 
 		REQUIRE(error_of(late_modules) == ENXIO);
 		REQUIRE(error_of(no_module) == ENXIO);
-		REQUIRE(make_little().call({}, [] { return 3; }) == 3);
+		REQUIRE(make_minimal().call({}, [] { return 3; }) == 3);
 		return 0;
 	});
 
 	EXPECT_EQ(main.wait(), 0);
 }
 
-TEST_F(InheritLittle, ForksOfOtherThreadsAreNotDisturbed)
+TEST_F(InheritMinimal, ForksOfOtherThreadsAreNotDisturbed)
 {
 	expect_main([] {
 		std::atomic<bool> stop{false};
@@ -522,7 +522,7 @@ TEST_F(InheritLittle, ForksOfOtherThreadsAreNotDisturbed)
 		for (int t = 0; t < 2; t++)
 			threads.emplace_back([&, t] {
 				for (int i = 0; i < 5; i++)
-					wrong += make_little({.restart = t == 1}).call({}, [](int n) {
+					wrong += make_minimal({.restart = t == 1}).call({}, [](int n) {
 						const std::vector<int> numbers(1000, n);
 
 						return numbers.back();
@@ -539,11 +539,11 @@ TEST_F(InheritLittle, ForksOfOtherThreadsAreNotDisturbed)
 	});
 }
 
-TEST_F(InheritLittle, ForkHandlersRunOnce)
+TEST_F(InheritMinimal, ForkHandlersRunOnce)
 {
 	expect_main([] {
 		pthread_atfork([] { fork_handlers_run++; }, nullptr, nullptr);
-		orbit::Orbit one = make_little(), two = make_little({.restart = true});
+		orbit::Orbit one = make_minimal(), two = make_minimal({.restart = true});
 
 		REQUIRE(!two.call({}, [] { std::abort(); }));
 		REQUIRE(two.call({}, [] { return 1; }) == 1);
@@ -662,7 +662,7 @@ std::chrono::nanoseconds median(std::vector<std::chrono::nanoseconds> times)
 }
 
 // Lesson 22: creation cost grew with main's memory.
-TEST_F(InheritLittle, Lesson22_CreationDoesNotGrowWithMain)
+TEST_F(InheritMinimal, Lesson22_CreationDoesNotGrowWithMain)
 {
 	for (const orbit::Inherit inherit : {little, orbit::Inherit::all}) {
 		// The other way is there for comparison, and takes its time.
@@ -691,7 +691,7 @@ TEST_F(InheritLittle, Lesson22_CreationDoesNotGrowWithMain)
 }
 
 // Lesson 22: pages that main rewrote later stayed held by the orbit.
-TEST_F(InheritLittle, Lesson22_AnIdleOrbitHoldsNoOldMemory)
+TEST_F(InheritMinimal, Lesson22_AnIdleOrbitHoldsNoOldMemory)
 {
 	const std::vector<pid_t> others = orbit_processes();
 	const std::size_t large = large_heap() / 2; // twice: one copy might be kept
@@ -702,7 +702,7 @@ TEST_F(InheritLittle, Lesson22_AnIdleOrbitHoldsNoOldMemory)
 		REQUIRE(orbit::prepare().has_value());
 		rewrite(heap, large);
 
-		orbit::Orbit orbit = make_little({.restart = true});
+		orbit::Orbit orbit = make_minimal({.restart = true});
 
 		REQUIRE(orbit.call({}, [] { return 1; }) == 1);
 		rewrite(heap, large);
@@ -719,10 +719,10 @@ TEST_F(InheritLittle, Lesson22_AnIdleOrbitHoldsNoOldMemory)
 	const std::vector<pid_t> processes = orbit_processes(others);
 	std::size_t held = 0;
 
-	EXPECT_EQ(processes.size(), 3U) << "seed, template, orbit";
+	EXPECT_EQ(processes.size(), 3U) << "zygote, template, orbit";
 	for (pid_t pid : processes)
 		held += held_kib(pid);
-	std::printf("held by the orbit, its template and the seed: %zu KiB; main has %zu MiB\n", held,
+	std::printf("held by the orbit, its template and the zygote: %zu KiB; main has %zu MiB\n", held,
 		    held_kib(main.pid()) >> 10);
 	EXPECT_GT(held, 0U);
 	EXPECT_LE(held, 8U << 10);
@@ -732,7 +732,7 @@ TEST_F(InheritLittle, Lesson22_AnIdleOrbitHoldsNoOldMemory)
 		EXPECT_TRUE(gone(pid));
 }
 
-TEST_F(InheritLittle, TheSeedEndsWithMain)
+TEST_F(InheritMinimal, TheZygoteEndsWithMain)
 {
 	for (const bool killed : {false, true}) {
 		const std::vector<pid_t> others = orbit_processes();

@@ -2,7 +2,7 @@
 //
 // Promise 10: only the process that holds an orbit's or pool's descriptor, and made
 // it, can use it; and that needs no privilege.
-#include "../../liborbit/syscall.h"
+#include "../../liborbit/kernel/syscall.h"
 #include "orbit_test.h"
 
 #include <grp.h>

@@ -2,7 +2,7 @@
 //
 // Promise 5: the only way back is a result. An update reaches memory when the main program
 // applies it, and only if it is aimed at what the main program declared.
-#include "../../liborbit/syscall.h"
+#include "../../liborbit/kernel/syscall.h"
 #include "orbit_test.h"
 
 #include <array>

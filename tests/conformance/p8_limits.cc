@@ -292,9 +292,9 @@ TEST(P8_Limits, HoldAfterARestart)
 	}
 }
 
-TEST(P8_Limits, OfAnOrbitThatInheritsLittle)
+TEST(P8_Limits, OfAnOrbitThatInheritsTheMinimum)
 {
-	NEEDS_FEATURE(ORBIT_FEATURE_LITTLE);
+	NEEDS_FEATURE(ORBIT_FEATURE_MINIMAL);
 
 	OtherMain main([] {
 		if (!orbit::prepare())
@@ -303,7 +303,7 @@ TEST(P8_Limits, OfAnOrbitThatInheritsLittle)
 		orbit::Orbit orbit = make_orbit({.restart = true,
 						 .nr_files = 8,
 						 .memory_limit = 16 * mib,
-						 .inherit = orbit::Inherit::little});
+						 .inherit = orbit::Inherit::minimal});
 
 		if (orbit.call({}, [] { return use(4 * mib) != nullptr; }) != true)
 			return 2;

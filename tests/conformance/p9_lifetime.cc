@@ -2,7 +2,7 @@
 //
 // Promise 9: orbits live as long as their descriptor and their main program, and
 // nobody else notices them.
-#include "../../liborbit/syscall.h"
+#include "../../liborbit/kernel/syscall.h"
 #include "orbit_test.h"
 
 #include <atomic>
@@ -241,7 +241,7 @@ int look_for_standard(orbit::Inherit inherit)
 {
 	for (int fd = 0; fd < 3; fd++)
 		close(fd);
-	if (inherit == orbit::Inherit::little && (!orbit::prepare() || !standard_are_closed()))
+	if (inherit == orbit::Inherit::minimal && (!orbit::prepare() || !standard_are_closed()))
 		return 1;
 
 	const orbit::Pool pool = make_pool(page);
@@ -279,9 +279,9 @@ TEST(P9_Lifetime, NothingOfTheLibrarysIsStandardInputOutputOrErrors)
 	EXPECT_EQ(main.wait(), 0);
 }
 
-TEST(P9_Lifetime, NorIfOrbitsInheritLittle)
+TEST(P9_Lifetime, NorIfOrbitsInheritTheMinimum)
 {
-	OtherMain main([] { return look_for_standard(orbit::Inherit::little); });
+	OtherMain main([] { return look_for_standard(orbit::Inherit::minimal); });
 
 	EXPECT_EQ(main.wait(), 0);
 }

@@ -61,7 +61,7 @@ int lead_a_life()
 	if (waitpid(-1, nullptr, WNOHANG) != -1 || sigchlds)
 		return 6;
 
-	// What has been the parent of a warden ends with it, and is reaped when others are made.
+	// What has been the parent of a fork server ends with it, and is reaped when others are made.
 	return eventually([] { return make_orbit().fd() >= 0 && count_children() <= 2; }) && !sigchlds ? 0 : 7;
 }
 

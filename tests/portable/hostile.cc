@@ -2,7 +2,7 @@
 //
 // The portable backend, promises 1 and 5: whatever an orbit's process says to the main program, or
 // writes where both can read, the main program is not harmed, and the call has its outcome.
-#include "../../liborbit/wire.h"
+#include "../../liborbit/portable/wire.h"
 #include "../conformance/orbit_test.h"
 
 #include <cstdio>
@@ -345,7 +345,7 @@ TEST_F(Hostile, Flood)
 	EXPECT_EQ(task.wait().error().code(), ETIMEDOUT);
 }
 
-TEST_F(Hostile, KillsItsWarden)
+TEST_F(Hostile, KillsItsForkServer)
 {
 	for (const bool restart : {false, true}) {
 		orbit::Orbit orbit = make_orbit({.restart = restart});
@@ -359,8 +359,8 @@ TEST_F(Hostile, KillsItsWarden)
 	}
 }
 
-// A warden that is stopped tells nothing any more.
-TEST_F(Hostile, StopsItsWarden)
+// A fork server that is stopped tells nothing any more.
+TEST_F(Hostile, StopsItsForkServer)
 {
 	orbit::Orbit orbit = make_orbit({.restart = true});
 	const auto got = orbit.call({.time_limit = 200ms}, {}, [] {

@@ -47,7 +47,7 @@ void expect_found(orbit::Inherit inherit)
 	ASSERT_EQ(process["pools"].size(), 1U);
 	EXPECT_EQ(process["pools"][0]["name"], "numbers");
 	EXPECT_EQ(process["pools"][0]["size"], 3 * page);
-	// Neither their wardens nor they themselves are taken for main programs.
+	// Neither their fork servers nor they themselves are taken for main programs.
 	for (const Json all = list_all(); const Json &other : all)
 		for (const Json &orbit : other["orbits"])
 			if (orbit["pid"] == pid_of(first) || orbit["pid"] == pid_of(second))
@@ -61,12 +61,12 @@ TEST(PortableOrbitctl, OrbitsAndPools)
 	EXPECT_TRUE(list().is_null()); // all are gone
 }
 
-TEST(PortableOrbitctl, OrbitsThatInheritLittle)
+TEST(PortableOrbitctl, OrbitsThatInheritTheMinimum)
 {
 	OtherMain main([] {
 		if (!orbit::prepare())
 			return 1;
-		expect_found(orbit::Inherit::little);
+		expect_found(orbit::Inherit::minimal);
 		return testing::Test::HasFailure() ? 2 : 0;
 	});
 

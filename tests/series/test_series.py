@@ -94,7 +94,7 @@ class Copies(unittest.TestCase):
     def test_system_call_numbers_are_the_kernels(self):
         table = (tree() / "arch/x86/entry/syscalls/syscall_64.tbl").read_text()
         kernels = re.findall(r"^(\d+)\s+orbit\s+(orbit_\w+)\s+sys_\2$", table, re.M)
-        header = (ROOT / "liborbit/syscall.h").read_text()
+        header = (ROOT / "liborbit/kernel/syscall.h").read_text()
         library = re.findall(r"\bNR_(orbit_\w+) = (\d+)", header)
         self.assertTrue(kernels)
         self.assertEqual(sorted(kernels), sorted((number, name) for name, number in library))

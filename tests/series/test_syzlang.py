@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = (ROOT / "include/orbit/abi.h").read_text()
 SYZLANG = (ROOT / "tests/fuzz/orbit.txt").read_text()
-SYSCALLS = (ROOT / "liborbit/syscall.h").read_text()
+SYSCALLS = (ROOT / "liborbit/kernel/syscall.h").read_text()
 
 # Bytes of a field's type.
 C_SIZES = {"__u32": 4, "__s32": 4, "__aligned_u64": 8}

@@ -139,9 +139,9 @@ TEST(Arguments, Restrictions)
 	options.queue_limit = ORBIT_MAX_QUEUE + 1;
 	EXPECT_EQ(orbit_create(&orbit, &options), -EINVAL);
 	options.queue_limit = 0;
-	options.inherit = ORBIT_INHERIT_LITTLE + 1;
+	options.inherit = ORBIT_INHERIT_MINIMAL + 1;
 	EXPECT_EQ(orbit_create(&orbit, &options), -EINVAL);
-	options.inherit = ORBIT_INHERIT_LITTLE;
+	options.inherit = ORBIT_INHERIT_MINIMAL;
 	options.nr_ranges = 1;
 	EXPECT_EQ(orbit_create(&orbit, &options), -EINVAL);
 	options.ranges = &range;
@@ -157,7 +157,7 @@ TEST(Arguments, Restrictions)
 	options.nr_modules = 1;
 	options.modules = &module;
 	EXPECT_EQ(orbit_create(&orbit, &options), -EINVAL);
-	options.inherit = ORBIT_INHERIT_LITTLE;
+	options.inherit = ORBIT_INHERIT_MINIMAL;
 	options.modules = nullptr;
 	EXPECT_EQ(orbit_create(&orbit, &options), -EINVAL);
 	EXPECT_EQ(orbit, nullptr);

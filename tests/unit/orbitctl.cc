@@ -326,7 +326,7 @@ TEST_F(FakeProc, OrbitsOfThePortableBackend)
 	open(50, 8, "/memfd:orbit-view (deleted)", common);
 	make_process(76, "orbit:aud) it");
 	write("76/stat", "76 (orbit:aud) it) S 75 76\n");
-	make_process(75, "orbit:aud) it"); // its warden
+	make_process(75, "orbit:aud) it"); // its fork server
 	open(75, 3, "socket:[5]", common);
 	open(75, 4, pidfd, common + "Pid:\t50\nNSpid:\t50\n");
 	open(75, 5, pidfd, common + "Pid:\t76\nNSpid:\t76\n");

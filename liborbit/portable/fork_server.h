@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// The processes of the portable backend: the warden of an orbit, see wire.h, and the orbit's own.
-#ifndef LIBORBIT_WARDEN_H
-#define LIBORBIT_WARDEN_H
+// The processes of the portable backend: the fork server of an orbit, see wire.h, and the orbit's own.
+#ifndef LIBORBIT_PORTABLE_FORK_SERVER_H
+#define LIBORBIT_PORTABLE_FORK_SERVER_H
 
-#include "internal.h"
-#include "process.h"
+#include "../internal.h"
+#include "../common/process.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -17,18 +17,18 @@ namespace liborbit {
 // is the C library's fork(), so fork handlers run. 0 or -errno.
 int fork_orphan(void (*run)(const void *user), const void *user);
 
-// Where the main program adopts orphans, a warden has a parent that ends after it. Reap those that
+// Where the main program adopts orphans, a fork server has a parent that ends after it. Reap those that
 // have; and in a forked child, forget them.
 void reap_parents();
 void forget_parents();
 
-// Fork a warden from this process. It has no process yet; if it fails, it tells so instead.
-int start_warden(const Birth &birth);
+// Fork a fork server from this process. It has no process yet; if it fails, it tells so instead.
+int start_fork_server(const Birth &birth);
 
 // In a process that stands for itself.
-[[noreturn]] void become_warden(const Birth &birth);
+[[noreturn]] void become_fork_server(const Birth &birth);
 
-// In what was to become a warden: tell main that there will be none.
+// In what was to become a fork server: tell main that there will be none.
 void tell_failure(int link, int err);
 
 // A pidfd of a process, or -errno.
@@ -45,4 +45,4 @@ std::uint64_t anonymous_memory(pid_t pid, std::uint64_t *addresses);
 
 } // namespace liborbit
 
-#endif // LIBORBIT_WARDEN_H
+#endif // LIBORBIT_PORTABLE_FORK_SERVER_H

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Which memory an orbit that inherits little takes over.
+// Which memory an orbit that inherits the minimum takes over.
 #include "../../liborbit/internal.h"
-#include "../../liborbit/little.h"
+#include "../../liborbit/common/zygote.h"
 
 #include <cerrno>
 #include <cstdio>

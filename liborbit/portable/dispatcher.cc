@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// For the portable backend: how tasks begin and end, processes, limits, and the keeper, which hears
-// what wardens and orbits tell.
+// For the portable backend: how tasks begin and end, processes, limits, and the dispatcher, which hears
+// what fork servers and orbits tell.
 #include "portable.h"
 
-#include "signals.h"
-#include "warden.h"
+#include "../common/signals.h"
+#include "fork_server.h"
 
 #include <cerrno>
 #include <csignal>
@@ -27,12 +27,12 @@ namespace {
 constexpr std::uint64_t tick = 10 * ms;	  // how often limits are looked at
 constexpr std::uint64_t burst = 20 * ms;	  // whose share of the CPU may be used at once
 constexpr unsigned max_fruitless = 5;	  // processes in a row that began no task
-// A warden that does not do its part within these is given up. Something has stopped it.
+// A fork server that does not do its part within these is given up. Something has stopped it.
 constexpr std::uint64_t patience_for_death = 1000 * ms, patience_for_birth = 60'000 * ms;
 // More messages than a socket can hold.
 constexpr unsigned many_messages = 1024;
 
-struct Keeper {
+struct Dispatcher {
 	pthread_t thread;
 	unsigned users;
 	int wake;
@@ -40,16 +40,16 @@ struct Keeper {
 	void *buffer;
 };
 
-ORBIT_STATE Keeper keeper;
+ORBIT_STATE Dispatcher dispatcher;
 
 } // namespace
 
-void wake_keeper()
+void wake_dispatcher()
 {
 	const std::uint64_t one = 1;
 
-	if (write(keeper.wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
-		log(ORBIT_LOG_DEBUG, "the keeper cannot be woken");
+	if (write(dispatcher.wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		log(ORBIT_LOG_DEBUG, "the dispatcher cannot be woken");
 }
 
 // ---- Tasks: how they end ----------------------------------------------------------------
@@ -79,7 +79,7 @@ void put_task(Task *task)
 	free_current(task);
 	close_fd(&task->told);
 	free(task->arg);
-	free(task->sights);
+	free(task->named_pools);
 	free(task);
 }
 
@@ -100,18 +100,18 @@ void notify(Task *task)
 	wake_all(&task->event);
 }
 
-void drop_sights(Task *task)
+void drop_named_pools(Task *task)
 {
-	for (std::size_t i = 0; i < task->nr_sights; i++) {
-		const Sight &sight = task->sights[i];
-		Delta *delta = sight.view->first;
+	for (std::size_t i = 0; i < task->nr_named_pools; i++) {
+		const NamedPool &named_pool = task->named_pools[i];
+		Delta *delta = named_pool.view->first;
 
-		sight.view->tasks--;
-		while (delta && delta->snapshot < sight.delta)
+		named_pool.view->tasks--;
+		while (delta && delta->snapshot < named_pool.delta)
 			delta = delta->next;
-		if (task->stage == Stage::waiting && delta && delta->snapshot == sight.delta) {
+		if (task->stage == Stage::waiting && delta && delta->snapshot == named_pool.delta) {
 			delta->tasks--;
-			merge_delta(sight.view, delta);
+			merge_delta(named_pool.view, delta);
 		}
 	}
 }
@@ -121,7 +121,7 @@ void finish(Task *task, int error, std::uint32_t cause, std::int32_t code, std::
 {
 	Orbit *const orbit = task->orbit;
 
-	drop_sights(task);
+	drop_named_pools(task);
 	task->stage = Stage::done;
 	task->orbit = nullptr;
 	task->result.error = static_cast<std::uint32_t>(error);
@@ -230,7 +230,7 @@ static void forget_process(Orbit *orbit)
 	orbit->pid = 0;
 	orbit->starting = orbit->heard = orbit->ready = orbit->began = false;
 	orbit->executed = orbit->killing = orbit->stopped = orbit->ended = false;
-	orbit->time_at = orbit->tick_at = orbit->warden_at = never;
+	orbit->time_at = orbit->tick_at = orbit->fork_server_at = never;
 	for (View *view = orbit->views; view; view = view->next)
 		view->mapped = false;
 	sweep_views(orbit);
@@ -242,9 +242,9 @@ void end_orbit(Orbit *orbit)
 	const struct orbit_stat &stat = orbit->stat;
 
 	orbit->dead = true;
-	// The warden ends with that, and the process with it; unless a task has stopped it.
-	if (orbit->link >= 0 && orbit->warden)
-		kill(orbit->warden, SIGCONT);
+	// The fork server ends with that, and the process with it; unless a task has stopped it.
+	if (orbit->link >= 0 && orbit->fork_server)
+		kill(orbit->fork_server, SIGCONT);
 	close_fd(&orbit->link);
 	send_signal(orbit, SIGKILL);
 	forget_process(orbit);
@@ -286,10 +286,10 @@ static int share_pages(Orbit *orbit, int *file)
 	return 0;
 }
 
-// Have the warden fork a process.
+// Have the fork server fork a process.
 int spawn(Orbit *orbit)
 {
-	const WardenMessage message = {Tell::spawn, 0, 0, 0, 0, 0, 0};
+	const ForkServerMessage message = {Tell::spawn, 0, 0, 0, 0, 0, 0};
 	int sockets[2], fds[2];
 	int err = make_sockets(SOCK_SEQPACKET, sockets);
 
@@ -302,7 +302,7 @@ int spawn(Orbit *orbit)
 		close(fds[1]);
 	}
 	close(sockets[1]);
-	// If the warden is gone, what it has said last says why.
+	// If the fork server is gone, what it has said last says why.
 	if (err && err != -EPIPE && err != -ECONNRESET) {
 		close(sockets[0]);
 		unshare(orbit);
@@ -310,7 +310,7 @@ int spawn(Orbit *orbit)
 	}
 	orbit->socket = sockets[0];
 	orbit->starting = true;
-	orbit->warden_at = now() + patience_for_birth;
+	orbit->fork_server_at = now() + patience_for_birth;
 	return 0;
 }
 
@@ -362,7 +362,7 @@ static void begin_limits(Orbit *orbit, const Task *task)
 		share_cpu(orbit, orbit->cpu_start, time);
 	}
 	if (ticks || orbit->time_at != never)
-		wake_keeper();
+		wake_dispatcher();
 }
 
 static void end_limits(Orbit *orbit)
@@ -440,8 +440,8 @@ static int map_views(Orbit *orbit, const Task *task)
 {
 	Pieces pieces = {orbit, {Tell::map, 0, {}}, {}, 0, 0};
 
-	for (std::size_t i = 0; i < task->nr_sights; i++)
-		task->sights[i].view->wanted = true;
+	for (std::size_t i = 0; i < task->nr_named_pools; i++)
+		task->named_pools[i].view->wanted = true;
 	for (View *view = orbit->views; view; view = view->next) {
 		if (!view->wanted && view->mapped && view->pool && view->length) {
 			// There, but empty.
@@ -453,16 +453,16 @@ static int map_views(Orbit *orbit, const Task *task)
 		}
 		view->wanted = false;
 	}
-	for (std::size_t i = 0; i < task->nr_sights; i++) {
-		const Sight &sight = task->sights[i];
-		View *const view = sight.view;
+	for (std::size_t i = 0; i < task->nr_named_pools; i++) {
+		const NamedPool &named_pool = task->named_pools[i];
+		View *const view = named_pool.view;
 
-		if (view->mapped && view->from == sight.from && view->length == sight.length)
+		if (view->mapped && view->from == named_pool.from && view->length == named_pool.length)
 			continue;
-		pieces.add(view, sight.from, sight.length, true);
+		pieces.add(view, named_pool.from, named_pool.length, true);
 		view->mapped = true;
-		view->from = sight.from;
-		view->length = sight.length;
+		view->from = named_pool.from;
+		view->length = named_pool.length;
 	}
 	pieces.flush();
 	return pieces.err;
@@ -471,15 +471,15 @@ static int map_views(Orbit *orbit, const Task *task)
 static int send_task(const Orbit *orbit, const Task *task)
 {
 	TaskMessage head{};
-	const std::size_t seen = task->nr_sights * sizeof(Visible);
+	const std::size_t seen = task->nr_named_pools * sizeof(Visible);
 	auto *body = static_cast<char *>(malloc(seen + task->arg_size + 1));
 
 	if (!body)
 		return -ENOMEM;
-	for (std::size_t i = 0; i < task->nr_sights; i++) {
-		const Sight &sight = task->sights[i];
-		const std::uint64_t start = sight.view->start + sight.from;
-		const Visible visible = {start, start + sight.length};
+	for (std::size_t i = 0; i < task->nr_named_pools; i++) {
+		const NamedPool &named_pool = task->named_pools[i];
+		const std::uint64_t start = named_pool.view->start + named_pool.from;
+		const Visible visible = {start, start + named_pool.length};
 
 		std::memcpy(body + i * sizeof(visible), &visible, sizeof(visible));
 	}
@@ -489,7 +489,7 @@ static int send_task(const Orbit *orbit, const Task *task)
 	head.receivable = task->receivable;
 	head.number = task->result.task;
 	head.entry = task->entry;
-	head.nr_visible = static_cast<std::uint32_t>(task->nr_sights);
+	head.nr_visible = static_cast<std::uint32_t>(task->nr_named_pools);
 	head.arg_size = static_cast<std::uint32_t>(task->arg_size);
 	head.update_limit = orbit->options.update_limit;
 	__atomic_store_n(&orbit->from_main->received, 0, __ATOMIC_RELEASE);
@@ -504,8 +504,8 @@ static int send_task(const Orbit *orbit, const Task *task)
 // Bring the mirrors to the snapshot, and start it.
 static int start_task(Orbit *orbit, Task *task)
 {
-	for (std::size_t i = 0; i < task->nr_sights; i++)
-		if (const int err = apply_deltas(task->sights[i].view, task->sights[i].delta))
+	for (std::size_t i = 0; i < task->nr_named_pools; i++)
+		if (const int err = apply_deltas(task->named_pools[i].view, task->named_pools[i].delta))
 			return err;
 
 	int err = map_views(orbit, task);
@@ -526,7 +526,7 @@ void dispatch(Orbit *orbit)
 			if (const int err = spawn(orbit))
 				give_up_process(orbit, err);
 			else
-				wake_keeper();
+				wake_dispatcher();
 			return;
 		}
 		if (!orbit->ready || orbit->killing || orbit->socket < 0)
@@ -622,7 +622,7 @@ static void begin_process(Orbit *orbit)
 	orbit->share_at = now();
 	orbit->starting = false;
 	orbit->ready = true;
-	orbit->warden_at = never;
+	orbit->fork_server_at = never;
 	wake_all(&orbit->changed);
 	dispatch(orbit);
 }
@@ -637,7 +637,7 @@ static bool on_ready(Orbit *orbit, const ReturnMessage &message)
 	return true;
 }
 
-static void on_spawned(Orbit *orbit, const WardenMessage &message, int fd)
+static void on_spawned(Orbit *orbit, const ForkServerMessage &message, int fd)
 {
 	fd = lift(fd);
 	if (message.error || fd < 0) {
@@ -647,7 +647,7 @@ static void on_spawned(Orbit *orbit, const WardenMessage &message, int fd)
 		return;
 	}
 	orbit->pid = message.pid;
-	orbit->warden = message.warden;
+	orbit->fork_server = message.fork_server;
 	orbit->pidfd = fd;
 	begin_process(orbit);
 }
@@ -676,16 +676,16 @@ static void on_returned(Orbit *orbit, const ReturnMessage &message)
 // Are the pages of an update some of those that the task sees, in order?
 static bool are_pages(const Task *task, const Update *update)
 {
-	const Sight &sight = task->sights[update->place];
-	std::uint64_t at = sight.from, bytes = 0;
+	const NamedPool &named_pool = task->named_pools[update->place];
+	std::uint64_t at = named_pool.from, bytes = 0;
 
 	for (std::uint32_t i = 0; i < update->nr_ranges; i++) {
 		orbit_page_range range;
 
 		std::memcpy(&range, update->data + i * sizeof(range), sizeof(range));
 		if (range.offset < at || !range.length || (range.offset | range.length) & (page_size() - 1) ||
-		    range.offset - sight.from > sight.length ||
-		    range.length > sight.length - (range.offset - sight.from))
+		    range.offset - named_pool.from > named_pool.length ||
+		    range.length > named_pool.length - (range.offset - named_pool.from))
 			return false;
 		at = range.offset + range.length;
 		bytes += range.length;
@@ -699,10 +699,10 @@ static bool is_sane(const Orbit *orbit, const Task *task, const UpdateMessage &h
 		return false;
 	if (head.kind != ORBIT_UPDATE_PAGES)
 		return head.bytes <= ORBIT_MAX_UPDATE;
-	if (head.place >= task->nr_sights)
+	if (head.place >= task->nr_named_pools)
 		return false;
 
-	const std::uint64_t most = task->sights[head.place].length;
+	const std::uint64_t most = task->named_pools[head.place].length;
 
 	return head.nr_ranges <= most / page_size() &&
 	       head.bytes <= most + head.nr_ranges * sizeof(orbit_page_range) &&
@@ -841,7 +841,7 @@ static void hear_orbit(Orbit *orbit, unsigned most)
 {
 	for (unsigned i = 0; i < most && orbit->socket >= 0; i++) {
 		std::size_t no_fds = 0;
-		const long got = hear(orbit->socket, keeper.buffer, max_message, nullptr, &no_fds, MSG_DONTWAIT);
+		const long got = hear(orbit->socket, dispatcher.buffer, max_message, nullptr, &no_fds, MSG_DONTWAIT);
 
 		if (got == -EAGAIN)
 			return;
@@ -849,12 +849,12 @@ static void hear_orbit(Orbit *orbit, unsigned most)
 			continue; // it sent descriptors: nobody asked for them
 		if (got <= 0)
 			on_hangup(orbit);
-		else if (!on_message(orbit, keeper.buffer, static_cast<std::size_t>(got)))
+		else if (!on_message(orbit, dispatcher.buffer, static_cast<std::size_t>(got)))
 			kill_process(orbit, ORBIT_CAUSE_NONE, ECONNRESET);
 	}
 }
 
-static End judge_end(const Orbit *orbit, const WardenMessage *message)
+static End judge_end(const Orbit *orbit, const ForkServerMessage *message)
 {
 	const auto faulted = static_cast<std::int32_t>(
 		orbit->to_main ? __atomic_load_n(&orbit->to_main->faulted, __ATOMIC_RELAXED) : 0);
@@ -867,24 +867,24 @@ static End judge_end(const Orbit *orbit, const WardenMessage *message)
 	if (message && message->code == CLD_EXITED)
 		return {ORBIT_CAUSE_EXIT, message->status, 0};
 
-	// Without a warden nobody knows, but for what the process itself could write down.
+	// Without a fork server nobody knows, but for what the process itself could write down.
 	const std::int32_t signal = message ? message->status : by_fault ? faulted : SIGKILL;
 
 	return {ORBIT_CAUSE_SIGNAL, signal,
 		by_fault && faulted == signal ? __atomic_load_n(&orbit->to_main->address, __ATOMIC_RELAXED) : 0};
 }
 
-static void on_death(Orbit *orbit, const WardenMessage *message)
+static void on_death(Orbit *orbit, const ForkServerMessage *message)
 {
 	// What it said before comes first. A process that it has forked may go on talking.
 	hear_orbit(orbit, many_messages);
 	process_ended(orbit, judge_end(orbit, message));
 }
 
-static void hear_warden(Orbit *orbit)
+static void hear_fork_server(Orbit *orbit)
 {
 	while (orbit->link >= 0) {
-		WardenMessage message{};
+		ForkServerMessage message{};
 		int fd = -1;
 		std::size_t nr_fds = 1;
 		const long got = hear(orbit->link, &message, sizeof(message), &fd, &nr_fds, MSG_DONTWAIT);
@@ -907,10 +907,10 @@ static void hear_warden(Orbit *orbit)
 }
 
 // It is gone, has been stopped, or does not answer for another reason.
-static void give_up_warden(Orbit *orbit)
+static void give_up_fork_server(Orbit *orbit)
 {
-	if (orbit->link >= 0 && orbit->warden)
-		kill(orbit->warden, SIGKILL); // as long as it has the other end its number is its own
+	if (orbit->link >= 0 && orbit->fork_server)
+		kill(orbit->fork_server, SIGKILL); // as long as it has the other end its number is its own
 	close_fd(&orbit->link);
 	if (orbit->ended)
 		on_death(orbit, nullptr);
@@ -918,7 +918,7 @@ static void give_up_warden(Orbit *orbit)
 		give_up_process(orbit, -ECHILD);
 }
 
-// ---- The keeper -------------------------------------------------------------------------
+// ---- The dispatcher -------------------------------------------------------------------------
 
 struct PollList {
 	pollfd *fds;
@@ -940,13 +940,13 @@ struct PollList {
 	}
 };
 
-// Three for each orbit: its warden, its process, and the end of that.
+// Three for each orbit: its fork server, its process, and the end of that.
 static std::uint64_t fill_list(PollList *list)
 {
 	std::uint64_t next = never;
 
 	list->count = 0;
-	if (!list->add(keeper.wake))
+	if (!list->add(dispatcher.wake))
 		return now() + tick; // and try again
 	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
 		orbit->polled = list->count + 1;
@@ -958,7 +958,7 @@ static std::uint64_t fill_list(PollList *list)
 		}
 		next = orbit->time_at < next ? orbit->time_at : next;
 		next = orbit->tick_at < next ? orbit->tick_at : next;
-		next = orbit->warden_at < next ? orbit->warden_at : next;
+		next = orbit->fork_server_at < next ? orbit->fork_server_at : next;
 	}
 	return next;
 }
@@ -979,14 +979,14 @@ static void look_after(Orbit *orbit, const PollList &list, std::uint64_t time)
 		if (fds[1].revents && orbit->socket == fds[1].fd)
 			hear_orbit(orbit, 64);
 		if (fds[0].revents && orbit->link == fds[0].fd)
-			hear_warden(orbit);
+			hear_fork_server(orbit);
 		if (fds[2].revents && has_ended(orbit)) {
 			orbit->ended = true;
-			orbit->warden_at = orbit->link < 0 ? time : time + patience_for_death;
+			orbit->fork_server_at = orbit->link < 0 ? time : time + patience_for_death;
 		}
 	}
-	if (time >= orbit->warden_at)
-		give_up_warden(orbit);
+	if (time >= orbit->fork_server_at)
+		give_up_fork_server(orbit);
 	check_limits(orbit, time);
 }
 
@@ -994,9 +994,9 @@ static void *keep(void *)
 {
 	PollList list{};
 
-	prctl(PR_SET_NAME, "orbit-keeper");
+	prctl(PR_SET_NAME, "orbit-dispatch");
 	pthread_mutex_lock(&state_lock);
-	while (!keeper.stop) {
+	while (!dispatcher.stop) {
 		const std::uint64_t next = fill_list(&list);
 
 		pthread_mutex_unlock(&state_lock);
@@ -1010,7 +1010,7 @@ static void *keep(void *)
 		if (list.count && list.fds[0].revents) {
 			std::uint64_t count;
 
-			if (read(keeper.wake, &count, sizeof(count)) < 0)
+			if (read(dispatcher.wake, &count, sizeof(count)) < 0)
 				count = 0;
 		}
 		pthread_mutex_lock(&state_lock);
@@ -1025,56 +1025,56 @@ static void *keep(void *)
 	return nullptr;
 }
 
-int start_keeper()
+int start_dispatcher()
 {
-	const Locked locked(&keeper_lock);
+	const Locked locked(&dispatcher_lock);
 
-	if (keeper.users) {
-		keeper.users++;
+	if (dispatcher.users) {
+		dispatcher.users++;
 		return 0;
 	}
-	keeper.stop = false;
-	keeper.buffer = malloc(max_message);
-	keeper.wake = lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	dispatcher.stop = false;
+	dispatcher.buffer = malloc(max_message);
+	dispatcher.wake = lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 
-	int err = keeper.wake < 0 ? -errno : keeper.buffer ? 0 : -ENOMEM;
+	int err = dispatcher.wake < 0 ? -errno : dispatcher.buffer ? 0 : -ENOMEM;
 
 	if (!err) {
 		const SignalsBlocked blocked; // the application's are not for it
 
-		err = -pthread_create(&keeper.thread, nullptr, keep, nullptr);
+		err = -pthread_create(&dispatcher.thread, nullptr, keep, nullptr);
 	}
 	if (err) {
-		close_fd(&keeper.wake);
-		free(keeper.buffer);
+		close_fd(&dispatcher.wake);
+		free(dispatcher.buffer);
 		return err;
 	}
-	keeper.users = 1;
+	dispatcher.users = 1;
 	return 0;
 }
 
-void stop_keeper()
+void stop_dispatcher()
 {
-	const Locked locked(&keeper_lock);
+	const Locked locked(&dispatcher_lock);
 
-	if (--keeper.users)
+	if (--dispatcher.users)
 		return;
 	{
 		const Locked state(&state_lock);
 
-		keeper.stop = true;
-		wake_keeper();
+		dispatcher.stop = true;
+		wake_dispatcher();
 	}
-	pthread_join(keeper.thread, nullptr);
-	close_fd(&keeper.wake);
-	free(keeper.buffer);
+	pthread_join(dispatcher.thread, nullptr);
+	close_fd(&dispatcher.wake);
+	free(dispatcher.buffer);
 }
 
-void forget_keeper()
+void forget_dispatcher()
 {
-	if (keeper.users)
-		close_fd(&keeper.wake);
-	keeper = {};
+	if (dispatcher.users)
+		close_fd(&dispatcher.wake);
+	dispatcher = {};
 }
 
 } // namespace liborbit::portable

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The processes behind orbits: forked from the main program, or from the seed.
-#ifndef LIBORBIT_PROCESS_H
-#define LIBORBIT_PROCESS_H
+// The processes behind orbits: forked from the main program, or from the zygote.
+#ifndef LIBORBIT_COMMON_PROCESS_H
+#define LIBORBIT_COMMON_PROCESS_H
 
 #include <orbit/orbit.h>
 
@@ -16,12 +16,12 @@ namespace liborbit {
 struct Birth {
 	std::uint64_t flags; // orbit_options.flags
 	const char *name;
-	int client;	    // the orbit's descriptor; portable: the warden's socket
+	int client;	    // the orbit's descriptor; portable: the fork server's socket
 	int owner;	    // portable: a pidfd of the main program; otherwise -1
 	std::size_t arg_room; // for argument bytes
 	int *fds;	    // to keep, these included; gets sorted
 	std::size_t nr_fds;
-	// What the kernel knows already, and a warden has to be told.
+	// What the kernel knows already, and a fork server has to be told.
 	std::uint32_t nr_files;
 	std::uint64_t memory_limit;
 };
@@ -68,4 +68,4 @@ int for_each_mapping(int (*fn)(void *user, const Mapping &mapping), void *user);
 
 } // namespace liborbit
 
-#endif // LIBORBIT_PROCESS_H
+#endif // LIBORBIT_COMMON_PROCESS_H

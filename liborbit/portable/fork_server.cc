@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-#include "warden.h"
+#include "fork_server.h"
 
-#include "locked.h"
-#include "pagemap.h"
-#include "signals.h"
+#include "../common/locked.h"
+#include "../common/pagemap.h"
+#include "../common/signals.h"
 #include "wire.h"
 
 #include <cerrno>
@@ -41,7 +41,7 @@ struct Server {
 	pid_t thread;
 	FromOrbit *to_main;
 	const FromMain *from_main;
-	bool few_files, little_memory;
+	bool few_files, low_memory;
 	// Of the running task.
 	bool receivable;
 	std::uint64_t number;
@@ -125,7 +125,7 @@ int limit_memory(std::uint64_t more)
 	if (!more)
 		return 0;
 	anonymous_memory(getpid(), &now);
-	server->little_memory = true;
+	server->low_memory = true;
 	if (!now || more > RLIM_INFINITY - 1 - now)
 		return 0;
 
@@ -389,7 +389,7 @@ ReturnMessage make_return(Tell what, std::uint64_t number, std::uint64_t value)
 {
 	ReturnMessage message = {what, 0, number, value, 0};
 
-	if (server->little_memory) {
+	if (server->low_memory) {
 		const SpareFile spare;
 
 		message.anonymous = anonymous_memory(getpid(), nullptr);
@@ -472,7 +472,7 @@ int become_server(int socket, int shared, const Birth &birth)
 		return -ENOMEM;
 	close(birth.client);
 	close(birth.owner);
-	setsid(); // its group is its own, and not the warden's
+	setsid(); // its group is its own, and not the fork server's
 	socket = lift(socket);
 	if (socket < 0)
 		return socket;
@@ -503,26 +503,26 @@ int become_server(int socket, int shared, const Birth &birth)
 	serve_messages(buffer, arg);
 }
 
-// ---- The warden -------------------------------------------------------------------------
+// ---- The fork server -------------------------------------------------------------------------
 
-struct Warden {
+struct ForkServer {
 	const Birth *birth;
 	pid_t child;
 	int child_fd; // pidfd, or -1
 };
 
-void answer(const Warden &warden, const WardenMessage &message, int fd)
+void answer(const ForkServer &fork_server, const ForkServerMessage &message, int fd)
 {
-	tell(warden.birth->client, &message, sizeof(message), nullptr, 0, &fd, fd >= 0 ? 1 : 0, MSG_DONTWAIT);
+	tell(fork_server.birth->client, &message, sizeof(message), nullptr, 0, &fd, fd >= 0 ? 1 : 0, MSG_DONTWAIT);
 }
 
-void spawn(Warden *warden, int err, int *fds, std::size_t nr_fds)
+void spawn(ForkServer *fork_server, int err, int *fds, std::size_t nr_fds)
 {
-	WardenMessage message{};
+	ForkServerMessage message{};
 
 	message.tell = Tell::spawned;
-	message.warden = getpid();
-	if (err || nr_fds != 2 || warden->child_fd >= 0) {
+	message.fork_server = getpid();
+	if (err || nr_fds != 2 || fork_server->child_fd >= 0) {
 		message.error = err ? -err : EINVAL;
 	} else {
 		// Nothing here runs besides, so there is nothing for fork handlers to do: they have run
@@ -530,7 +530,7 @@ void spawn(Warden *warden, int err, int *fds, std::size_t nr_fds)
 		const pid_t pid = _Fork();
 
 		if (!pid)
-			_exit(-become_server(fds[0], fds[1], *warden->birth));
+			_exit(-become_server(fds[0], fds[1], *fork_server->birth));
 
 		const int fd = pid < 0 ? -errno : open_pidfd(pid);
 
@@ -541,64 +541,64 @@ void spawn(Warden *warden, int err, int *fds, std::size_t nr_fds)
 				waitpid(pid, nullptr, 0);
 			}
 		} else {
-			message.pid = warden->child = pid;
-			warden->child_fd = fd;
+			message.pid = fork_server->child = pid;
+			fork_server->child_fd = fd;
 		}
 	}
 	for (std::size_t i = 0; i < nr_fds; i++)
 		close(fds[i]);
-	answer(*warden, message, warden->child_fd);
+	answer(*fork_server, message, fork_server->child_fd);
 }
 
-void tell_death(Warden *warden)
+void tell_death(ForkServer *fork_server)
 {
-	WardenMessage message{};
+	ForkServerMessage message{};
 	siginfo_t info{};
 
 	// It is a zombie still.
-	message.executed = look_at_process(warden->child).executed;
-	if (waitid(P_PID, static_cast<id_t>(warden->child), &info, WEXITED))
+	message.executed = look_at_process(fork_server->child).executed;
+	if (waitid(P_PID, static_cast<id_t>(fork_server->child), &info, WEXITED))
 		return;
-	close(warden->child_fd);
-	warden->child_fd = -1;
+	close(fork_server->child_fd);
+	fork_server->child_fd = -1;
 	message.tell = Tell::died;
-	message.pid = warden->child;
+	message.pid = fork_server->child;
 	message.code = info.si_code;
 	message.status = info.si_status;
-	answer(*warden, message, -1);
+	answer(*fork_server, message, -1);
 }
 
-[[noreturn]] void end_warden(const Warden &warden)
+[[noreturn]] void end_fork_server(const ForkServer &fork_server)
 {
-	if (warden.child_fd >= 0) {
-		kill(warden.child, SIGKILL);
-		waitpid(warden.child, nullptr, 0);
+	if (fork_server.child_fd >= 0) {
+		kill(fork_server.child, SIGKILL);
+		waitpid(fork_server.child, nullptr, 0);
 	}
 	_exit(0);
 }
 
 [[noreturn]] void watch(const Birth &birth)
 {
-	Warden warden = {&birth, 0, -1};
+	ForkServer fork_server = {&birth, 0, -1};
 
 	for (;;) {
-		pollfd fds[] = {{birth.client, POLLIN, 0}, {birth.owner, POLLIN, 0}, {warden.child_fd, POLLIN, 0}};
+		pollfd fds[] = {{birth.client, POLLIN, 0}, {birth.owner, POLLIN, 0}, {fork_server.child_fd, POLLIN, 0}};
 
-		if (poll(fds, warden.child_fd >= 0 ? 3 : 2, -1) < 0)
+		if (poll(fds, fork_server.child_fd >= 0 ? 3 : 2, -1) < 0)
 			continue;
-		if (warden.child_fd >= 0 && fds[2].revents)
-			tell_death(&warden);
+		if (fork_server.child_fd >= 0 && fds[2].revents)
+			tell_death(&fork_server);
 		if (fds[1].revents)
-			end_warden(warden); // main has ended
+			end_fork_server(fork_server); // main has ended
 		if (fds[0].revents) {
-			WardenMessage message{};
+			ForkServerMessage message{};
 			int received[2];
 			std::size_t count = 2;
 			const long got = hear(birth.client, &message, sizeof(message), received, &count, 0);
 
 			if (got != -EMFILE && got <= 0)
-				end_warden(warden); // so has the orbit, or main has called exec
-			spawn(&warden, got < 0 ? -EMFILE : 0, received, count);
+				end_fork_server(fork_server); // so has the orbit, or main has called exec
+			spawn(&fork_server, got < 0 ? -EMFILE : 0, received, count);
 		}
 	}
 }
@@ -626,7 +626,7 @@ void restore_rseq()
 #endif
 }
 
-[[noreturn]] void run_warden(const void *user)
+[[noreturn]] void run_fork_server(const void *user)
 {
 	Birth birth = *static_cast<const Birth *>(user);
 	const int err = stand_alone(birth);
@@ -635,7 +635,7 @@ void restore_rseq()
 		tell_failure(birth.client, err);
 		_exit(-err);
 	}
-	become_warden(birth);
+	become_fork_server(birth);
 }
 
 // ---- The main program -------------------------------------------------------------------
@@ -816,7 +816,7 @@ void free_parent(Parent *parent)
 	free(parent);
 }
 
-// The warden runs on this stack, and so do tasks.
+// The fork server runs on this stack, and so do tasks.
 int make_stack(Parent *parent)
 {
 	constexpr std::size_t usual = 8 << 20, most = 64 << 20;
@@ -893,15 +893,15 @@ void forget_parents()
 	pthread_mutex_init(&parents_lock, nullptr);
 }
 
-int start_warden(const Birth &birth)
+int start_fork_server(const Birth &birth)
 {
-	const auto run = [](const void *user) { run_warden(user); };
+	const auto run = [](const void *user) { run_fork_server(user); };
 
 	reap_parents();
 	return adopts_orphans() ? fork_with_parent(run, &birth) : fork_orphan(run, &birth);
 }
 
-void become_warden(const Birth &birth)
+void become_fork_server(const Birth &birth)
 {
 	offer_to_oom_killer();
 	watch(birth);
@@ -909,7 +909,7 @@ void become_warden(const Birth &birth)
 
 void tell_failure(int link, int err)
 {
-	WardenMessage failed{};
+	ForkServerMessage failed{};
 
 	failed.tell = Tell::spawned;
 	failed.error = -err;

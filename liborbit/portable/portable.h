@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
 //
-// The backend for kernels without orbits. An orbit is a process forked by a warden (wire.h); its
+// The backend for kernels without orbits. An orbit is a process forked by a fork server (wire.h); its
 // views of pools are private mappings of mirrors, files that hold what its last task has seen. A
 // call brings what has changed since (track.h) to the mirror, or, while tasks wait or run, to a
 // delta that is kept until the task begins.
 //
 // There is a lock for pools and what changed in them, and one for orbits and tasks. One thread, the
-// keeper, hears what wardens and orbits tell, and watches limits; it exists as long as there are
+// dispatcher, hears what fork servers and orbits tell, and watches limits; it exists as long as there are
 // orbits.
 #ifndef LIBORBIT_PORTABLE_H
 #define LIBORBIT_PORTABLE_H
 
-#include "internal.h"
-#include "locked.h"
-#include "track.h"
+#include "../internal.h"
+#include "../common/locked.h"
+#include "tracker.h"
 #include "wire.h"
 
 #include <cstddef>
@@ -64,7 +64,7 @@ struct View {
 };
 
 // A pool that a task was called with.
-struct Sight {
+struct NamedPool {
 	View *view;
 	std::uint64_t from, length;
 	std::uint32_t mode;
@@ -97,8 +97,8 @@ struct Task {
 	void *arg;
 	std::size_t arg_size;
 	std::uint64_t flags, time_limit, cpu_limit;
-	Sight *sights;
-	std::size_t nr_sights;
+	NamedPool *named_pools;
+	std::size_t nr_named_pools;
 	bool receivable; // it has a handle,
 	bool dropped;	 // or had one
 	bool tried;
@@ -121,9 +121,9 @@ struct Orbit {
 	Orbit *next;
 	orbit_options options; // without pointers
 	int hup;  // the other end of the handle's socket
-	int link; // to the warden, or -1
-	pid_t warden;
-	std::size_t polled; // place in the keeper's list, plus one
+	int link; // to the fork server, or -1
+	pid_t fork_server;
+	std::size_t polled; // place in the dispatcher's list, plus one
 	bool dead;
 	int error;	    // why there is no process
 	bool was_ready;	    // there has been one
@@ -133,7 +133,7 @@ struct Orbit {
 	int pidfd, socket;
 	bool starting; // it has been asked for
 	bool heard;    // it has said that it is ready,
-	bool ready;    // and so has its warden
+	bool ready;    // and so has its fork server
 	bool began;    // a task
 	FromMain *from_main;
 	FromOrbit *to_main;
@@ -154,8 +154,8 @@ struct Orbit {
 
 	// Limits of the running task; moments, or never.
 	std::uint64_t time_at, tick_at;
-	std::uint64_t warden_at; // when its warden must have done what it has to
-	bool ended;		 // its process, and the warden has yet to tell
+	std::uint64_t fork_server_at; // when its fork server must have done what it has to
+	bool ended;		 // its process, and the fork server has yet to tell
 	std::uint64_t cpu_start;
 	std::uint64_t cpu_seen, share_at;
 	std::int64_t share; // of the CPU, in nanoseconds, that may be used now
@@ -165,8 +165,8 @@ struct Orbit {
 	struct orbit_stat stat;
 };
 
-// Outermost first. The first is for the keeper's beginning and end.
-extern pthread_mutex_t keeper_lock, snapshot_lock, state_lock;
+// Outermost first. The first is for the dispatcher's beginning and end.
+extern pthread_mutex_t dispatcher_lock, snapshot_lock, state_lock;
 
 // All that there are; with the state lock, and with the snapshot lock.
 extern Orbit *orbits;
@@ -198,7 +198,7 @@ void free_view(View *view);
 void sweep_views(Orbit *orbit);
 View *find_view(Orbit *orbit, const Pool *pool);
 
-// With the snapshot lock held, in this order. Fill in the task's sights; copy what has changed;
+// With the snapshot lock held, in this order. Fill in the task's named_pools; copy what has changed;
 // clear what is given away.
 int name_pools(Orbit *orbit, Task *task, const orbit_call_options *options);
 int take_snapshot(Orbit *orbit, Task *task);
@@ -206,14 +206,14 @@ void give_away(Orbit *orbit, const Task *task);
 
 Pool *pool_of(const orbit_pool *handle);
 
-// ---- keeper.cc ----
+// ---- dispatcher.cc ----
 
-// The keeper exists as long as it has users. 0 or -errno.
-int start_keeper();
-void stop_keeper();
-void forget_keeper(); // in a forked child, with its lock held
+// The dispatcher exists as long as it has users. 0 or -errno.
+int start_dispatcher();
+void stop_dispatcher();
+void forget_dispatcher(); // in a forked child, with its lock held
 // With the state lock held, and so are those that follow.
-void wake_keeper();
+void wake_dispatcher();
 
 std::size_t in_queue(const Orbit *orbit);
 void enqueue(Orbit *orbit, Task *task);
@@ -226,7 +226,7 @@ void free_updates(Task *task);
 void free_current(Task *task);
 void put_task(Task *task);
 void notify(Task *task);
-void drop_sights(Task *task);
+void drop_named_pools(Task *task);
 // End a task that is in no queue any more.
 void finish(Task *task, int error, std::uint32_t cause, std::int32_t code, std::uint64_t fault);
 

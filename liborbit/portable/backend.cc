@@ -3,9 +3,9 @@
 // The portable backend: what applications call. See portable.h.
 #include "portable.h"
 
-#include "futex.h"
-#include "little.h"
-#include "warden.h"
+#include "../common/futex.h"
+#include "../common/zygote.h"
+#include "fork_server.h"
 
 #include <cerrno>
 #include <climits>
@@ -21,7 +21,7 @@ namespace liborbit {
 
 namespace portable {
 
-ORBIT_STATE pthread_mutex_t keeper_lock = PTHREAD_MUTEX_INITIALIZER;
+ORBIT_STATE pthread_mutex_t dispatcher_lock = PTHREAD_MUTEX_INITIALIZER;
 ORBIT_STATE pthread_mutex_t snapshot_lock = PTHREAD_MUTEX_INITIALIZER;
 ORBIT_STATE pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
 ORBIT_STATE Orbit *orbits;
@@ -81,7 +81,7 @@ int judge_wait(int err, bool interruptible)
 
 void before_fork()
 {
-	pthread_mutex_lock(&keeper_lock);
+	pthread_mutex_lock(&dispatcher_lock);
 	pthread_mutex_lock(&snapshot_lock);
 	pthread_mutex_lock(&state_lock);
 }
@@ -90,7 +90,7 @@ void after_fork_in_parent()
 {
 	pthread_mutex_unlock(&state_lock);
 	pthread_mutex_unlock(&snapshot_lock);
-	pthread_mutex_unlock(&keeper_lock);
+	pthread_mutex_unlock(&dispatcher_lock);
 }
 
 // Nothing of this is the child's. What it would keep open others wait for the end of.
@@ -109,7 +109,7 @@ void after_fork_in_child()
 	forget_tracking();
 	for (Pool *pool = pools; pool; pool = pool->next)
 		pool->handle->fd = -1;
-	forget_keeper();
+	forget_dispatcher();
 	forget_parents();
 	orbits = nullptr;
 	pools = nullptr;
@@ -250,9 +250,9 @@ int make_task(Task **out, const Call &call, bool handle)
 	task->time_limit = options->time_limit_ns;
 	task->cpu_limit = options->cpu_limit_ns;
 	task->receivable = handle;
-	task->sights = allocate<Sight>(options->nr_pools + options->nr_ranges);
+	task->named_pools = allocate<NamedPool>(options->nr_pools + options->nr_ranges);
 
-	int err = task->sights ? copy_argument(task, call) : -ENOMEM;
+	int err = task->named_pools ? copy_argument(task, call) : -ENOMEM;
 
 	if (!err && handle) {
 		int ends[2] = {-1, -1};
@@ -364,8 +364,8 @@ int submit_snapshot(Orbit *orbit, const Call &call, Task *task)
 		if (orbit->dead || is_to_skip(orbit, call)) {
 			err = orbit->dead ? -ESHUTDOWN : -EEXIST;
 			orbit->stat.skipped += err == -EEXIST;
-			drop_sights(task);
-			task->nr_sights = 0;
+			drop_named_pools(task);
+			task->nr_named_pools = 0;
 			return err;
 		}
 		cancel_waiting(orbit, [&](const Task *other) { return is_to_replace(other, call); });
@@ -392,7 +392,7 @@ int submit(Orbit *orbit, const Call &call, Task *task)
 	if (!err)
 		err = submit_snapshot(orbit, call, task);
 	else
-		task->nr_sights = 0;
+		task->nr_named_pools = 0;
 	pthread_mutex_unlock(&snapshot_lock);
 	if (err) {
 		const Locked locked(&state_lock);
@@ -665,7 +665,7 @@ int apply_pages(orbit_task *handle, const orbit_page_range &from, orbit_pool *to
 
 	// What main has written to since, it has written to the same page.
 	const bool same = handle->pools[update->place] == to && offset == from.offset;
-	const std::uint64_t seen = task->sights[update->place].snapshot;
+	const std::uint64_t seen = task->named_pools[update->place].snapshot;
 	const long found = same ? look(tracked, static_cast<std::uint32_t>(from.offset / page_size()),
 				       static_cast<std::uint32_t>(from.length / page_size()), ++snapshots) :
 				  0;
@@ -705,7 +705,7 @@ void task_close(orbit_task *handle)
 
 // ---- Orbits -----------------------------------------------------------------------------
 
-int fork_warden(Orbit *orbit, const orbit_options *options)
+int make_fork_server(Orbit *orbit, const orbit_options *options)
 {
 	Birth birth{};
 	int sockets[2];
@@ -724,8 +724,8 @@ int fork_warden(Orbit *orbit, const orbit_options *options)
 		birth.memory_limit = options->memory_limit;
 		err = choose_fds(&birth, options);
 		if (!err)
-			err = options->inherit == ORBIT_INHERIT_LITTLE ? fork_little(birth, options) :
-									 start_warden(birth);
+			err = options->inherit == ORBIT_INHERIT_MINIMAL ? fork_from_zygote(birth, options) :
+									 start_fork_server(birth);
 		close(sockets[1]);
 		if (err)
 			close(sockets[0]);
@@ -773,7 +773,7 @@ int start_orbit(Orbit *orbit)
 	orbits = orbit;
 	if (const int err = spawn(orbit))
 		return err;
-	wake_keeper();
+	wake_dispatcher();
 	while (!orbit->ready && !orbit->dead) {
 		const std::uint32_t seen = orbit->changed;
 
@@ -812,7 +812,7 @@ int make_orbit(Orbit **out, int *fd, const orbit_options *options)
 	}
 	*fd = sockets[0];
 	orbit->hup = sockets[1];
-	err = fork_warden(orbit, options);
+	err = make_fork_server(orbit, options);
 
 	if (!err)
 		err = start_orbit(orbit);
@@ -837,10 +837,10 @@ int orbit_create(orbit_handle *handle, const orbit_options *options)
 
 	if (const int err = register_fork_handlers())
 		return err;
-	if (const int err = start_keeper())
+	if (const int err = start_dispatcher())
 		return err;
 	if (const int err = make_orbit(&orbit, &handle->fd, options)) {
-		stop_keeper();
+		stop_dispatcher();
 		return err;
 	}
 	handle->impl = orbit;
@@ -878,7 +878,7 @@ void orbit_close(orbit_handle *handle)
 	if (!ours)
 		return;
 	reap_parents();
-	stop_keeper();
+	stop_dispatcher();
 }
 
 int stat(const orbit_handle *handle, struct orbit_stat *out)
@@ -894,7 +894,7 @@ int stat(const orbit_handle *handle, struct orbit_stat *out)
 				      ORBIT_STATE_DOWN;
 	out->pid = orbit->ready ? orbit->pid : 0;
 	out->queued = in_queue(orbit);
-	out->template_pid = restarts && orbit->link >= 0 ? orbit->warden : 0;
+	out->template_pid = restarts && orbit->link >= 0 ? orbit->fork_server : 0;
 	return 0;
 }
 
@@ -939,7 +939,7 @@ int probe(orbit_probe_info *info)
 	info->max_pools = ORBIT_MAX_POOLS;
 	info->max_arg = ORBIT_MAX_ARG;
 	info->features = ORBIT_FEATURE_QUEUE | ORBIT_FEATURE_MODES | ORBIT_FEATURE_UPDATES |
-			 ORBIT_FEATURE_RESTART | ORBIT_FEATURE_LIMITS | ORBIT_FEATURE_LITTLE;
+			 ORBIT_FEATURE_RESTART | ORBIT_FEATURE_LIMITS | ORBIT_FEATURE_MINIMAL;
 	if (tracker == Tracker::userfaultfd) {
 		info->features |= ORBIT_FEATURE_IO;
 		info->reason = "Processes carry orbits; userfaultfd tells which pages have changed.";
@@ -961,7 +961,7 @@ const Backend portable_backend = {
 	.probe = probe,
 	.pool_create = pool_create,
 	.pool_destroy = pool_destroy,
-	.prepare = [] { return start_seed(true); },
+	.prepare = [] { return start_zygote(true); },
 	.orbit_create = orbit_create,
 	.orbit_kill = orbit_kill,
 	.orbit_close = orbit_close,

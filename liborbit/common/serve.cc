@@ -4,10 +4,10 @@
 // an exception the stack ends here: without a handler in the task it terminates
 // the orbit. Otherwise it could reach a handler in the main program's functions
 // below, and the orbit would go on as a second main program.
-#include "internal.h"
+#include "../internal.h"
 
-#include "syscall.h"
-#include "warden.h"
+#include "../kernel/syscall.h"
+#include "../portable/fork_server.h"
 
 #include <unistd.h>
 

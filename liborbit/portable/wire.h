@@ -2,7 +2,7 @@
 //
 // For the portable backend: what its processes tell each other.
 //
-// Each orbit has a warden, a process that was forked from the main program when the orbit was
+// Each orbit has a fork server, a process that was forked from the main program when the orbit was
 // created and that runs no task. It forks the orbit's processes, is their parent, and ends them
 // when the main program is gone. Main talks to it by one socket, and to the orbit's process by
 // another. Both keep the boundaries of messages. Whatever an orbit's process sends may be
@@ -18,9 +18,9 @@
 namespace liborbit {
 
 enum class Tell : std::uint32_t {
-	// main to warden, with descriptors: the process's socket, its shared pages
+	// main to fork server, with descriptors: the process's socket, its shared pages
 	spawn = 1,
-	// warden to main
+	// fork server to main
 	spawned, // with its pidfd; or an error
 	died,
 	// main to orbit
@@ -33,11 +33,11 @@ enum class Tell : std::uint32_t {
 	returned,
 };
 
-// ---- Main and warden ---------------------------------------------------------------------
+// ---- Main and fork server ---------------------------------------------------------------------
 
-struct WardenMessage {
+struct ForkServerMessage {
 	Tell tell;
-	std::int32_t pid, warden;
+	std::int32_t pid, fork_server;
 	std::int32_t error;  // spawned: a positive errno value
 	std::int32_t code;   // died: CLD_*,
 	std::int32_t status; // and what goes with it

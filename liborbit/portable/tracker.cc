@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-#include "track.h"
+#include "tracker.h"
 
-#include "futex.h"
-#include "internal.h"
-#include "pagemap.h"
-#include "process.h"
-#include "signals.h"
+#include "../common/futex.h"
+#include "../internal.h"
+#include "../common/pagemap.h"
+#include "../common/process.h"
+#include "../common/signals.h"
 
 #include <algorithm>
 #include <cerrno>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-#include "little.h"
+#include "zygote.h"
 
-#include "internal.h"
+#include "../internal.h"
 #include "signals.h"
-#include "syscall.h"
-#include "warden.h"
+#include "../kernel/syscall.h"
+#include "../portable/fork_server.h"
 
 #include <cerrno>
 #include <csignal>
@@ -304,7 +304,7 @@ bool is_separable()
 	       !dladdr(pointer(getauxval(AT_ENTRY)), &own) || own.dli_fbase != info.dli_fbase;
 }
 
-// ---- What goes to the seed ------------------------------------------------------------
+// ---- What goes to the zygote ------------------------------------------------------------
 
 // The image of an orbit, a file: this, numbers of descriptors, areas, their contents.
 struct Image {
@@ -454,9 +454,9 @@ int receive_fds(int socket, int *fds)
 	return static_cast<int>(bytes / sizeof(int));
 }
 
-// ---- The seed ---------------------------------------------------------------------------
+// ---- The zygote ---------------------------------------------------------------------------
 
-// Which part of the stack the seed uses itself: from here up to where orbit_prepare() was
+// Which part of the stack the zygote uses itself: from here up to where orbit_prepare() was
 // called.
 ORBIT_STATE std::uintptr_t seed_frame;
 
@@ -539,7 +539,7 @@ int keep_apart()
 	return err;
 }
 
-// ---- The child of the seed ----------------------------------------------------------------
+// ---- The child of the zygote ----------------------------------------------------------------
 
 // Give the descriptors that came with a request the numbers that they have in the main
 // program. The first two get new ones. Returns 0 or -errno.
@@ -636,7 +636,7 @@ int load_image(int fd, const Image &image, const Areas &areas)
 }
 
 // Returns only if it failed.
-int become_little(int *fds, std::size_t nr_fds)
+int become_minimal(int *fds, std::size_t nr_fds)
 {
 	Image image{};
 	Areas areas{};
@@ -689,8 +689,8 @@ int become_little(int *fds, std::size_t nr_fds)
 	return become_orbit(birth);
 }
 
-// A warden that could not come to be says so itself.
-[[noreturn]] void end_little(const int *fds, bool portable, int err)
+// A fork server that could not come to be says so itself.
+[[noreturn]] void end_minimal(const int *fds, bool portable, int err)
 {
 	if (portable)
 		tell_failure(fds[0], err);
@@ -716,11 +716,11 @@ int become_little(int *fds, std::size_t nr_fds)
 		if (count < 0)
 			_exit(0); // the main program has ended
 
-		// Fork handlers have run when the seed was made.
+		// Fork handlers have run when the zygote was made.
 		const pid_t pid = _Fork();
 
 		if (!pid)
-			end_little(fds, portable, become_little(fds, static_cast<std::size_t>(count)));
+			end_minimal(fds, portable, become_minimal(fds, static_cast<std::size_t>(count)));
 
 		int err = pid < 0 ? -errno : 0;
 
@@ -737,7 +737,7 @@ int become_little(int *fds, std::size_t nr_fds)
 
 ORBIT_STATE pthread_mutex_t seed_lock = PTHREAD_MUTEX_INITIALIZER;
 ORBIT_STATE int seed_socket = -1;
-// The seed is the template of an orbit that is never called, and so ends with the main
+// The zygote is the template of an orbit that is never called, and so ends with the main
 // program and is no child of it.
 ORBIT_STATE int seed_orbit = -1;
 
@@ -751,7 +751,7 @@ ORBIT_STATE int seed_orbit = -1;
 
 	// Its children cannot have a core file if it cannot.
 	birth.flags = ORBIT_KEEP_CORE;
-	birth.name = "seed";
+	birth.name = "zygote";
 	birth.client = client;
 	birth.fds = fds;
 	birth.nr_fds = sizeof(fds) / sizeof(*fds);
@@ -762,7 +762,7 @@ ORBIT_STATE int seed_orbit = -1;
 	if (!err)
 		err = keep_apart();
 	if (owner >= 0) {
-		std::signal(SIGCHLD, SIG_IGN); // wardens are its children, and nobody's business
+		std::signal(SIGCHLD, SIG_IGN); // fork servers are its children, and nobody's business
 		if (send(socket, &err, sizeof(err), MSG_NOSIGNAL) < 0)
 			err = -errno;
 	} else if (!err) {
@@ -799,33 +799,33 @@ int fork_seed(int client, int mine, int its)
 	return err || st.template_pid ? err : -ECHILD;
 }
 
-struct Seed {
+struct Zygote {
 	int mine, its, owner;
 };
 
-// Without the kernel's orbits it is an orphan from the beginning, as a warden is. Closes its end.
+// Without the kernel's orbits it is an orphan from the beginning, as a fork server is. Closes its end.
 int fork_portable_seed(int mine, int its)
 {
-	const Seed seed = {mine, its, lift(open_pidfd(getpid()))};
+	const Zygote zygote = {mine, its, lift(open_pidfd(getpid()))};
 	int answer = 0;
 	ssize_t got;
 
-	if (seed.owner < 0) {
+	if (zygote.owner < 0) {
 		close(its);
-		return seed.owner;
+		return zygote.owner;
 	}
 	seed_frame = address(__builtin_frame_address(0));
 
 	int err = fork_orphan(
 		[](const void *user) {
-			const Seed &made = *static_cast<const Seed *>(user);
+			const Zygote &made = *static_cast<const Zygote *>(user);
 
 			close(made.mine);
 			become_seed(-1, made.its, made.owner);
 		},
-		&seed);
+		&zygote);
 
-	close(seed.owner);
+	close(zygote.owner);
 	close(its);
 	if (err)
 		return err;
@@ -859,7 +859,7 @@ int start_seed_locked(bool portable)
 		return err;
 	}
 	args.flags = ORBIT_CREATE_RESTART;
-	std::strncpy(args.name, "seed", sizeof(args.name) - 1);
+	std::strncpy(args.name, "zygote", sizeof(args.name) - 1);
 
 	const int client = lift(sys_create(&args));
 	const int err = client < 0 ? client : fork_seed(client, sockets[0], sockets[1]);
@@ -892,7 +892,7 @@ int ask_seed_locked(const int *fds, std::size_t count)
 
 } // namespace
 
-int start_seed(bool portable)
+int start_zygote(bool portable)
 {
 	pthread_mutex_lock(&seed_lock);
 	const int err = start_seed_locked(portable);
@@ -901,7 +901,7 @@ int start_seed(bool portable)
 	return err;
 }
 
-int fork_little(const Birth &birth, const orbit_options *options)
+int fork_from_zygote(const Birth &birth, const orbit_options *options)
 {
 	int fds[first_fds + max_fds];
 	int image = -1;
@@ -922,7 +922,7 @@ int fork_little(const Birth &birth, const orbit_options *options)
 	return err;
 }
 
-void forget_seed()
+void forget_zygote()
 {
 	pthread_mutex_init(&seed_lock, nullptr);
 	if (seed_socket < 0)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // The backend that uses the system calls of a patched kernel.
-#include "internal.h"
+#include "../internal.h"
 
-#include "little.h"
-#include "process.h"
+#include "../common/zygote.h"
+#include "../common/process.h"
 #include "syscall.h"
 
 #include <cstdlib>
@@ -55,7 +55,7 @@ int probe(orbit_probe_info *info)
 	info->abi = kernel.abi;
 	info->max_pools = kernel.max_pools;
 	info->max_arg = kernel.max_arg;
-	info->features = kernel.features | ORBIT_FEATURE_CUT | ORBIT_FEATURE_IO | ORBIT_FEATURE_LITTLE;
+	info->features = kernel.features | ORBIT_FEATURE_CUT | ORBIT_FEATURE_IO | ORBIT_FEATURE_MINIMAL;
 	if (kernel.abi < ORBIT_ABI)
 		return fill_probe(info, -EPROTONOSUPPORT,
 				  "The kernel's orbit interface is older than this library.",
@@ -116,7 +116,7 @@ int make_process(orbit_handle *orbit, const orbit_options *options)
 	if (const int err = choose_fds(&birth, options))
 		return err;
 
-	int err = options->inherit == ORBIT_INHERIT_LITTLE ? fork_little(birth, options) :
+	int err = options->inherit == ORBIT_INHERIT_MINIMAL ? fork_from_zygote(birth, options) :
 							     fork_orbit(birth);
 
 	free(birth.fds);
@@ -432,7 +432,7 @@ const Backend kernel_backend = {
 	.probe = probe,
 	.pool_create = pool_create,
 	.pool_destroy = pool_destroy,
-	.prepare = [] { return start_seed(false); },
+	.prepare = [] { return start_zygote(false); },
 	.orbit_create = orbit_create,
 	.orbit_kill = orbit_kill,
 	.orbit_close = orbit_close,

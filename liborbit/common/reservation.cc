@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-#include "window.h"
+#include "reservation.h"
 
-#include "internal.h"
-#include "little.h"
+#include "../internal.h"
+#include "zygote.h"
 
 #include <cerrno>
 #include <cstdlib>
@@ -50,7 +50,7 @@ void after_fork_in_child()
 	for (const Range *range = ranges.first(); range; range = range->next)
 		reservation(range->start, range->bytes, MAP_FIXED_NOREPLACE);
 	fork_count++;
-	forget_seed();
+	forget_zygote();
 	pthread_mutex_unlock(&lock);
 }
 
@@ -207,7 +207,7 @@ std::size_t whole_pages(std::size_t bytes)
 	return (bytes + page_size() - 1) & ~(page_size() - 1);
 }
 
-int window_reserve(std::size_t bytes)
+int reserve_window(std::size_t bytes)
 {
 	if (const int err = register_fork_handlers())
 		return err;
@@ -219,14 +219,14 @@ int window_reserve(std::size_t bytes)
 	return err;
 }
 
-int window_ensure()
+int ensure_reservation()
 {
-	const int err = window_reserve(0);
+	const int err = reserve_window(0);
 
 	return err == -EALREADY ? 0 : err;
 }
 
-int window_take(Range *range, std::size_t bytes)
+int take_addresses(Range *range, std::size_t bytes)
 {
 	pthread_mutex_lock(&lock);
 	const bool taken = ranges.take(range, bytes);
@@ -235,7 +235,7 @@ int window_take(Range *range, std::size_t bytes)
 	return taken ? 0 : -ENOMEM;
 }
 
-int window_release(Range *range)
+int release_addresses(Range *range)
 {
 	int err = 0;
 
@@ -250,7 +250,7 @@ int window_release(Range *range)
 	return err;
 }
 
-bool window_overlaps(std::uintptr_t start, std::size_t bytes)
+bool overlaps_reservation(std::uintptr_t start, std::size_t bytes)
 {
 	pthread_mutex_lock(&lock);
 	const bool overlaps = ranges.overlaps(start, bytes);

@@ -4,8 +4,8 @@
 // orbit exists, in which all pools lie. What is reserved in the main program is
 // reserved in its orbits, because they are forked from it; so an address that is
 // handed out later is free on both sides.
-#ifndef LIBORBIT_WINDOW_H
-#define LIBORBIT_WINDOW_H
+#ifndef LIBORBIT_COMMON_RESERVATION_H
+#define LIBORBIT_COMMON_RESERVATION_H
 
 #include <cstddef>
 #include <cstdint>
@@ -45,21 +45,21 @@ std::size_t page_size();
 std::size_t whole_pages(std::size_t bytes);
 
 // Reserve the window. bytes 0: the default size. -EALREADY if there is one.
-int window_reserve(std::size_t bytes);
+int reserve_window(std::size_t bytes);
 
 // Reserve the window with the default size unless there is one.
-int window_ensure();
+int ensure_reservation();
 
 // Take a range, which stays reserved until something is mapped over it.
-int window_take(Range *range, std::size_t bytes);
+int take_addresses(Range *range, std::size_t bytes);
 
 // Replace what is mapped there by a reservation, and give the range back.
-int window_release(Range *range);
+int release_addresses(Range *range);
 
 // Does some memory overlap the window?
-bool window_overlaps(std::uintptr_t start, std::size_t bytes);
+bool overlaps_reservation(std::uintptr_t start, std::size_t bytes);
 
-// Reserve addresses for orbits that inherit little to have memory of their own at,
+// Reserve addresses for orbits that inherit the minimum to have memory of their own at,
 // which so lies at no address that the main program uses.
 int reserve_hole(Range *hole);
 
@@ -69,4 +69,4 @@ unsigned generation();
 
 } // namespace liborbit
 
-#endif // LIBORBIT_WINDOW_H
+#endif // LIBORBIT_COMMON_RESERVATION_H

@@ -3,7 +3,7 @@
 // For the portable backend: mirrors of pools, what waits to be written to them, and snapshots.
 #include "portable.h"
 
-#include "process.h"
+#include "../common/process.h"
 
 #include <cerrno>
 #include <fcntl.h>
@@ -290,11 +290,11 @@ static bool is_zero(const void *page)
 }
 
 // What was in a pool's part is the task's; main finds zeroes.
-static std::uint64_t clear_moved(const Sight &sight)
+static std::uint64_t clear_moved(const NamedPool &named_pool)
 {
-	const Tracked &tracked = sight.view->pool->tracked;
-	const std::size_t first = sight.from / page_size();
-	const std::size_t end = first + sight.length / page_size();
+	const Tracked &tracked = named_pool.view->pool->tracked;
+	const std::size_t first = named_pool.from / page_size();
+	const std::size_t end = first + named_pool.length / page_size();
 	std::uint64_t moved = 0;
 
 	for (std::size_t page = first; page < end; page++) {
@@ -319,19 +319,19 @@ static int copy_changes(Task *task, std::uint64_t snapshot, bool direct, Delta *
 {
 	int err = 0;
 
-	for (std::size_t i = 0; i < task->nr_sights && !err; i++) {
-		const Sight &sight = task->sights[i];
-		const long found = look(&sight.view->pool->tracked,
-					static_cast<std::uint32_t>(sight.from / page_size()),
-					static_cast<std::uint32_t>(sight.length / page_size()), snapshot);
+	for (std::size_t i = 0; i < task->nr_named_pools && !err; i++) {
+		const NamedPool &named_pool = task->named_pools[i];
+		const long found = look(&named_pool.view->pool->tracked,
+					static_cast<std::uint32_t>(named_pool.from / page_size()),
+					static_cast<std::uint32_t>(named_pool.length / page_size()), snapshot);
 
 		if (found < 0)
 			err = static_cast<int>(found);
 		else
 			counts->found += static_cast<std::uint64_t>(found);
 	}
-	for (std::size_t i = 0; i < task->nr_sights && !err; i++) {
-		View *const view = task->sights[i].view;
+	for (std::size_t i = 0; i < task->nr_named_pools && !err; i++) {
+		View *const view = task->named_pools[i].view;
 
 		if (direct) {
 			err = copy_to_mirror(view, &counts->copied);
@@ -351,19 +351,19 @@ static bool is_idle(Orbit *orbit, const Task *task, int *err)
 
 	if (orbit->running || orbit->first)
 		return false;
-	for (std::size_t i = 0; i < task->nr_sights && !*err; i++)
-		*err = apply_deltas(task->sights[i].view, never); // of tasks that were cancelled
+	for (std::size_t i = 0; i < task->nr_named_pools && !*err; i++)
+		*err = apply_deltas(task->named_pools[i].view, never); // of tasks that were cancelled
 	return true;
 }
 
-// With the snapshot lock held. Fills in the task's sights.
+// With the snapshot lock held. Fills in the task's named_pools.
 int take_snapshot(Orbit *orbit, Task *task)
 {
 	const std::uint64_t snapshot = ++snapshots;
 	Counts counts{};
 	int err = 0;
 	const bool direct = is_idle(orbit, task, &err);
-	auto **deltas = direct ? nullptr : allocate<Delta *>(task->nr_sights);
+	auto **deltas = direct ? nullptr : allocate<Delta *>(task->nr_named_pools);
 
 	if (!direct && !deltas)
 		err = -ENOMEM;
@@ -375,23 +375,23 @@ int take_snapshot(Orbit *orbit, Task *task)
 
 	const Locked locked(&state_lock);
 
-	for (std::size_t i = 0; i < task->nr_sights && deltas; i++) {
+	for (std::size_t i = 0; i < task->nr_named_pools && deltas; i++) {
 		if (deltas[i] && err)
 			free_delta(deltas[i]);
 		else if (deltas[i])
-			append_delta(task->sights[i].view, deltas[i]);
+			append_delta(task->named_pools[i].view, deltas[i]);
 	}
 	free(deltas);
 	if (err)
 		return err;
-	for (std::size_t i = 0; i < task->nr_sights; i++) {
-		Sight &sight = task->sights[i];
-		Delta *const last = sight.view->last;
+	for (std::size_t i = 0; i < task->nr_named_pools; i++) {
+		NamedPool &named_pool = task->named_pools[i];
+		Delta *const last = named_pool.view->last;
 
-		sight.view->planned = snapshot;
-		sight.view->tasks++;
-		sight.snapshot = snapshot;
-		sight.delta = last ? last->snapshot : 0;
+		named_pool.view->planned = snapshot;
+		named_pool.view->tasks++;
+		named_pool.snapshot = snapshot;
+		named_pool.delta = last ? last->snapshot : 0;
 		if (last)
 			last->tasks++;
 	}
@@ -405,9 +405,9 @@ void give_away(Orbit *orbit, const Task *task)
 {
 	std::uint64_t moved = 0;
 
-	for (std::size_t i = 0; i < task->nr_sights; i++)
-		if (task->sights[i].mode == ORBIT_SNAP_MOVE)
-			moved += clear_moved(task->sights[i]);
+	for (std::size_t i = 0; i < task->nr_named_pools; i++)
+		if (task->named_pools[i].mode == ORBIT_SNAP_MOVE)
+			moved += clear_moved(task->named_pools[i]);
 	if (!moved)
 		return;
 
@@ -416,7 +416,7 @@ void give_away(Orbit *orbit, const Task *task)
 	orbit->stat.pages_moved += moved;
 }
 
-static int add_sight(Orbit *orbit, Task *task, Pool *pool, std::uint64_t from, std::uint64_t length,
+static int add_named_pool(Orbit *orbit, Task *task, Pool *pool, std::uint64_t from, std::uint64_t length,
 	      std::uint32_t mode)
 {
 	View *view;
@@ -432,7 +432,7 @@ static int add_sight(Orbit *orbit, Task *task, Pool *pool, std::uint64_t from, s
 	if (view->named == snapshots + 1)
 		return -EINVAL;
 	view->named = snapshots + 1;
-	task->sights[task->nr_sights++] = {view, from, length, mode, 0, 0};
+	task->named_pools[task->nr_named_pools++] = {view, from, length, mode, 0, 0};
 	return 0;
 }
 
@@ -445,12 +445,12 @@ int name_pools(Orbit *orbit, Task *task, const orbit_call_options *options)
 	for (std::size_t i = 0; i < options->nr_pools && !err; i++) {
 		const orbit_pool *const pool = options->pools[i];
 
-		err = add_sight(orbit, task, pool_of(pool), 0, pool->range.bytes, ORBIT_SNAP_COW);
+		err = add_named_pool(orbit, task, pool_of(pool), 0, pool->range.bytes, ORBIT_SNAP_COW);
 	}
 	for (std::size_t i = 0; i < options->nr_ranges && !err; i++) {
 		const orbit_pool_range &range = options->ranges[i];
 
-		err = add_sight(orbit, task, pool_of(range.pool), range.offset,
+		err = add_named_pool(orbit, task, pool_of(range.pool), range.offset,
 				range.length ? range.length : range.pool->range.bytes - range.offset,
 				range.mode);
 	}

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 //
-// Orbits that inherit little. They are forked from the seed, a process that was forked
+// Orbits that inherit the minimum. They are forked from the zygote, a process that was forked
 // from the main program early, and get the main program's variables by a copy: neither
 // takes longer, or holds more memory, for a main program that has grown.
 //
 // To fork from the main program and drop its memory in the child would need malloc's
 // state to be dropped with it, and page tables to be copied first. To have fork leave that
 // memory out (MADV_DONTFORK) would change what other forks of the main program inherit.
-#ifndef LIBORBIT_LITTLE_H
-#define LIBORBIT_LITTLE_H
+#ifndef LIBORBIT_COMMON_ZYGOTE_H
+#define LIBORBIT_COMMON_ZYGOTE_H
 
 #include "process.h"
 
@@ -16,15 +16,15 @@
 
 namespace liborbit {
 
-// Start the seed, for the portable backend or for the kernel's. 0, -EALREADY, or as
+// Start the zygote, for the portable backend or for the kernel's. 0, -EALREADY, or as
 // orbit_prepare().
-int start_seed(bool portable);
+int start_zygote(bool portable);
 
-// As fork_orbit(), but from the seed.
-int fork_little(const Birth &birth, const orbit_options *options);
+// As fork_orbit(), but from the zygote.
+int fork_from_zygote(const Birth &birth, const orbit_options *options);
 
-// In a forked child: the seed is the parent's.
-void forget_seed();
+// In a forked child: the zygote is the parent's.
+void forget_zygote();
 
 // Pieces of memory.
 struct Area {
@@ -49,4 +49,4 @@ int find_variables(const void *const *modules, std::size_t nr_modules, Areas *va
 
 } // namespace liborbit
 
-#endif // LIBORBIT_LITTLE_H
+#endif // LIBORBIT_COMMON_ZYGOTE_H

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "process.h"
 
-#include "internal.h"
+#include "../internal.h"
 #include "signals.h"
-#include "syscall.h"
-#include "warden.h"
+#include "../kernel/syscall.h"
+#include "../portable/fork_server.h"
 
 #include <csignal>
 #include <cstdio>
@@ -188,12 +188,12 @@ int make_sockets(int type, int *sockets)
 
 int choose_fds(Birth *birth, const orbit_options *options)
 {
-	const bool little = options->inherit == ORBIT_INHERIT_LITTLE;
+	const bool little = options->inherit == ORBIT_INHERIT_MINIMAL;
 
 	birth->fds = static_cast<int *>(calloc(options->nr_keep_fds + 5, sizeof(int)));
 	if (!birth->fds)
 		return -ENOMEM;
-	// From the seed it gets those that are open, and its client besides; a forked child has
+	// From the zygote it gets those that are open, and its client besides; a forked child has
 	// what there is.
 	for (int fd = 0; fd < 3; fd++)
 		if (!little || (fd != birth->client && fd != birth->owner && fcntl(fd, F_GETFD) >= 0))
@@ -262,7 +262,7 @@ int stand_alone(const Birth &birth)
 int become_orbit(const Birth &birth)
 {
 	if (birth.owner >= 0)
-		become_warden(birth);
+		become_fork_server(birth);
 	return birth.flags & ORBIT_RESTART ? become_template(birth.client, birth.arg_room) :
 					     attach_and_serve(birth.client, birth.arg_room);
 }

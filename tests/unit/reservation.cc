@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The address window: who gets which addresses, and what a child finds there.
-#include "../../liborbit/window.h"
+#include "../../liborbit/common/reservation.h"
 
 #include <orbit/orbit.h>
 
@@ -147,11 +147,11 @@ TEST(Window, IsReservedOnce)
 
 		if (orbit_window_reserve(64 << 20))
 			return 1;
-		if (orbit_window_reserve(64 << 20) != -EALREADY || window_ensure())
+		if (orbit_window_reserve(64 << 20) != -EALREADY || ensure_reservation())
 			return 2;
-		if (window_take(&range, 128 << 20) != -ENOMEM)
+		if (take_addresses(&range, 128 << 20) != -ENOMEM)
 			return 3;
-		if (window_take(&range, 64 << 20))
+		if (take_addresses(&range, 64 << 20))
 			return 4;
 		return protection(range.start) == "---p" ? 0 : 5;
 	});
@@ -163,9 +163,9 @@ TEST(Window, HasTheSizeOfTheEnvironment)
 		Range range{};
 
 		setenv("ORBIT_WINDOW", "1M", 1);
-		if (window_ensure() || window_take(&range, (1 << 20) + 1) != -ENOMEM)
+		if (ensure_reservation() || take_addresses(&range, (1 << 20) + 1) != -ENOMEM)
 			return 1;
-		return window_take(&range, 1 << 20) ? 2 : 0;
+		return take_addresses(&range, 1 << 20) ? 2 : 0;
 	});
 }
 
@@ -179,7 +179,7 @@ TEST(Window, LeavesRoomUnderAnAddressSpaceLimit)
 		Range range{};
 
 		setrlimit(RLIMIT_AS, &limit);
-		if (window_ensure() || window_take(&range, 16 << 20))
+		if (ensure_reservation() || take_addresses(&range, 16 << 20))
 			return 1;
 		return mmap(nullptr, 256 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
 				       MAP_FAILED ?
@@ -192,7 +192,7 @@ TEST(Window, TooLargeIsAnError)
 {
 	in_child([] {
 		return orbit_window_reserve(std::size_t{1} << 60) == -ENOMEM &&
-				       orbit_window_reserve(SIZE_MAX) == -ENOMEM && !window_ensure() ?
+				       orbit_window_reserve(SIZE_MAX) == -ENOMEM && !ensure_reservation() ?
 			       0 :
 			       1;
 	});
@@ -205,7 +205,7 @@ TEST(Window, ChildrenFindHolesReservedAgain)
 		constexpr std::size_t bytes = 1 << 16;
 		Range range{};
 
-		if (window_ensure() || window_take(&range, bytes))
+		if (ensure_reservation() || take_addresses(&range, bytes))
 			return 1;
 
 		void *start = reinterpret_cast<void *>(range.start);
@@ -226,7 +226,7 @@ TEST(Window, ChildrenFindHolesReservedAgain)
 			return 3;
 		if (generation() != before || protection(range.start) != "rw-s")
 			return 4;
-		if (window_release(&range) || protection(range.start) != "---p")
+		if (release_addresses(&range) || protection(range.start) != "---p")
 			return 5;
 		return 0;
 	});

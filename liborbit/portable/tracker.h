@@ -14,7 +14,7 @@
 #ifndef LIBORBIT_TRACK_H
 #define LIBORBIT_TRACK_H
 
-#include "window.h"
+#include "../common/reservation.h"
 
 #include <cstddef>
 #include <cstdint>
