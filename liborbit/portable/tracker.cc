@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <iterator>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -179,37 +180,96 @@ int protect_by_uffd(const Tracked *pool)
 	return ioctl(uffd, UFFDIO_REGISTER, &wanted) ? -errno : 0;
 }
 
-// What the scan says of a range without page tables is that it was written to. Pages that were
-// never touched have no place in the file. A few are not worth asking for.
+// Which pages of a part of a pool are there, for up to so many.
+constexpr std::uint32_t most_asked = 1024;
+using Pages = bool[most_asked];
+
+// Those that are mapped, as far as the kernel tells.
+void find_mapped(const Tracked *pool, std::uint32_t first, std::uint32_t end, Pages &there)
+{
+	ScanRegion found[64];
+	ScanArg arg{};
+
+	arg.size = sizeof(arg);
+	arg.start = pool->start + first * page_size();
+	arg.end = pool->start + end * page_size();
+	arg.vec = reinterpret_cast<std::uintptr_t>(found);
+	arg.vec_len = std::size(found);
+	arg.category_mask = page_is_present;
+	arg.return_mask = page_is_present;
+	while (arg.start < arg.end) {
+		const int count = pagemap < 0 ? -1 : ioctl(pagemap, pagemap_scan, &arg);
+
+		if (count < 0 || arg.walk_end <= arg.start)
+			return;
+		for (int i = 0; i < count; i++)
+			for (std::uintptr_t at = found[i].start; at < found[i].end; at += page_size())
+				there[(at - pool->start) / page_size() - first] = true;
+		arg.start = arg.walk_end;
+	}
+}
+
+// Of the others, those that the file has. Where one is, is told at once; where the next hole is, only after
+// a walk over all that lies before it, to the end of the pool if need be.
+void find_in_file(const Tracked *pool, std::uint32_t first, std::uint32_t end, Pages &there)
+{
+	const auto bytes = static_cast<off_t>(page_size());
+
+	for (std::uint32_t page = first; page < end; page++) {
+		if (there[page - first])
+			continue;
+
+		const off_t data = lseek(pool->memory, page * bytes, SEEK_DATA);
+
+		if ((data < 0 && errno == ENXIO) || data >= end * bytes)
+			break;
+		if (data >= 0)
+			page = static_cast<std::uint32_t>(data / bytes);
+		there[page - first] = true;
+	}
+}
+
+// Pages that never changed so far.
+long mark_new(Tracked *pool, std::uint32_t first, std::uint32_t end, std::uint64_t snapshot)
+{
+	long count = 0;
+
+	for (std::uint32_t from = first; end > first; end = from) {
+		Pages there = {};
+
+		from = end - first > most_asked ? end - most_asked : first;
+		find_mapped(pool, from, end, there);
+		find_in_file(pool, from, end, there);
+		for (std::uint32_t page = end; page-- > from;)
+			if (there[page - from]) {
+				mark(pool, page, snapshot);
+				count++;
+			}
+	}
+	return count;
+}
+
+// What the scan says of pages without a place in the page tables is that they were written to. Those that
+// were never touched have none in the file either; and one that it has it keeps, see the seals. So only
+// pages that never changed are asked for, and a few of them are not worth it. From the end: so they
+// are in the list in their order.
 long mark_region(Tracked *pool, std::uint32_t first, std::uint32_t end, std::uint64_t snapshot)
 {
 	constexpr std::uint32_t few = 4;
-	const auto bytes = static_cast<off_t>(page_size());
 	long count = 0;
 
-	while (first < end) {
-		std::uint32_t last = end;
+	while (end > first) {
+		std::uint32_t from = end;
 
-		if (end - first > few) {
-			const off_t data = lseek(pool->memory, first * bytes, SEEK_DATA);
-
-			if (data < 0 && errno == ENXIO)
-				break;
-			if (data >= 0) {
-				if (data >= end * bytes)
-					break;
-				first = static_cast<std::uint32_t>(data / bytes);
-
-				const off_t hole = lseek(pool->memory, data, SEEK_HOLE);
-
-				if (hole >= 0 && hole < end * bytes)
-					last = static_cast<std::uint32_t>((hole + bytes - 1) / bytes);
-			}
-		}
-		// From the end: so they are in the list in their order.
-		for (std::uint32_t page = last; page-- > first; count++)
-			mark(pool, page, snapshot);
-		first = last;
+		while (from > first && !pool->pages[from - 1].changed)
+			from--;
+		if (end - from > few)
+			count += mark_new(pool, from, end, snapshot);
+		else
+			for (std::uint32_t page = end; page-- > from; count++)
+				mark(pool, page, snapshot);
+		for (end = from; end > first && pool->pages[end - 1].changed; count++)
+			mark(pool, --end, snapshot);
 	}
 	return count;
 }
@@ -489,6 +549,8 @@ int make_memory(Tracked *pool, const char *name)
 	// From now on nobody else can map it for writing, or punch holes that would go unnoticed.
 	if (fcntl(pool->memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | seal_future_write | F_SEAL_SEAL))
 		return -errno;
+	// One written page must not count as all those of a huge one. Kernels without those refuse it.
+	madvise(start, bytes, MADV_NOHUGEPAGE);
 	return madvise(start, bytes, MADV_DONTFORK) ? -errno : 0;
 }
 
