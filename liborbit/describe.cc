@@ -55,7 +55,14 @@ int describe_cause(const orbit_outcome *out, const char *before, char *buf, size
 		what = "used more memory than its limit and was killed";
 		break;
 	case ORBIT_CAUSE_TEMPLATE:
-		what = "ended because its template, from which it is restarted, has ended";
+		if (out->code == EAGAIN)
+			what = "no process could be made for it: a limit is reached, of the user (RLIMIT_NPROC) "
+			       "or of a cgroup (pids.max)";
+		else if (out->code > 0 && out->code != ECHILD && strerrordesc_np(out->code))
+			return std::snprintf(buf, len, "%sno process could be made for it: %s", before,
+					     strerrordesc_np(out->code));
+		else
+			what = "ended because its template, from which it is restarted, has ended";
 		break;
 	}
 	return std::snprintf(buf, len, "%s%s", before, what);

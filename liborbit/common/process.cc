@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio_ext.h>
@@ -38,6 +39,36 @@ int by_number(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+// Where a filter refuses the system call.
+int close_one_by_one(unsigned first, unsigned last)
+{
+	DIR *const dir = opendir("/proc/self/fd");
+
+	if (!dir) {
+		rlimit limit;
+
+		// As far as there can be any, unless the limit was lowered.
+		if (getrlimit(RLIMIT_NOFILE, &limit))
+			return -errno;
+		for (unsigned fd = first; fd <= last && fd < limit.rlim_max && fd < 1U << 20; fd++)
+			close(static_cast<int>(fd));
+		return 0;
+	}
+	while (const dirent *entry = readdir(dir)) {
+		const auto fd = static_cast<unsigned>(atoi(entry->d_name));
+
+		if (*entry->d_name != '.' && fd >= first && fd <= last && static_cast<int>(fd) != dirfd(dir))
+			close(static_cast<int>(fd));
+	}
+	closedir(dir);
+	return 0;
+}
+
+int close_from_to(unsigned first, unsigned last)
+{
+	return close_range(first, last, 0) ? close_one_by_one(first, last) : 0;
+}
+
 int close_all_but(int *fds, std::size_t count)
 {
 	unsigned next = 0;
@@ -46,11 +77,12 @@ int close_all_but(int *fds, std::size_t count)
 	for (std::size_t i = 0; i < count; i++) {
 		const auto keep = static_cast<unsigned>(fds[i]);
 
-		if (keep > next && close_range(next, keep - 1, 0))
-			return -errno;
+		if (keep > next)
+			if (const int err = close_from_to(next, keep - 1))
+				return err;
 		next = keep + 1;
 	}
-	return close_range(next, ~0U, 0) ? -errno : 0;
+	return close_from_to(next, ~0U);
 }
 
 // Memory that the main program shares with other processes is shared with this
@@ -73,7 +105,7 @@ int protect_shared_memory()
 int attach(int fd, orbit_ctl_op op)
 {
 	orbit_attach_args args{};
-	const int attached = sys_ctl(fd, op, &args);
+	const int attached = repeat([&] { return sys_ctl(fd, op, &args); });
 
 	if (attached >= 0)
 		close(fd);
@@ -108,12 +140,14 @@ void sleep_ms(long ms)
 	nanosleep(&time, nullptr);
 }
 
-// One process for the orbit. A shortage may pass, so it gets a second chance.
-int spawn_server(int template_fd, std::size_t arg_room)
+// One process for the orbit. A shortage passes: that is waited for, but not when the orbit is made.
+int spawn_server(int template_fd, std::size_t arg_room, bool first)
 {
+	const long patience_ms = first ? 800 : 20'000, longest_ms = 100;
+	long waited_ms = 0;
 	int err = 0;
 
-	for (long pause_ms = 1; pause_ms < 1000; pause_ms *= 4) {
+	for (long pause_ms = 1; waited_ms < patience_ms; waited_ms += pause_ms) {
 		// Nothing here runs besides, so there is nothing for fork handlers to
 		// do: they have run when this process was made.
 		const pid_t pid = _Fork();
@@ -121,8 +155,9 @@ int spawn_server(int template_fd, std::size_t arg_room)
 		if (!pid)
 			_exit(-attach_and_serve(template_fd, arg_room));
 		err = pid < 0 ? -errno : wait_until_left(pid);
-		if (err != -EAGAIN && err != -ENOMEM && err != -ECHILD)
+		if (err != -EAGAIN && err != -ENOMEM && (err != -ECHILD || waited_ms > 800))
 			break;
+		pause_ms = pause_ms * 2 < longest_ms ? pause_ms * 2 : longest_ms;
 		sleep_ms(pause_ms);
 	}
 	// While it was tried, the orbit may have come to its end.
@@ -134,12 +169,14 @@ int become_template(int client, std::size_t arg_room)
 	const int fd = attach(client, ORBIT_CTL_TEMPLATE);
 	int err = fd < 0 ? fd : 0;
 
-	while (!err) {
+	for (bool first = true; !err;) {
 		err = sys_ctl(fd, ORBIT_CTL_AWAIT);
-		if (!err)
-			err = spawn_server(fd, arg_room);
-		else if (err == -EINTR)
+		if (!err) {
+			err = spawn_server(fd, arg_room, first);
+			first = false;
+		} else if (err == -EINTR) {
 			err = 0;
+		}
 	}
 	return err;
 }

@@ -18,6 +18,8 @@ public:
 		sigset_t every;
 
 		sigfillset(&every);
+		// What a filter refuses with this, a handler may allow. Blocked, it would end the program.
+		sigdelset(&every, SIGSYS);
 		pthread_sigmask(SIG_SETMASK, &every, &before_);
 	}
 	SignalsBlocked(const SignalsBlocked &) = delete;

@@ -2,6 +2,7 @@
 #include "zygote.h"
 
 #include "../internal.h"
+#include "files.h"
 #include "signals.h"
 #include "../kernel/syscall.h"
 #include "../portable/fork_server.h"
@@ -362,6 +363,15 @@ int write_image(int fd, const Image &image, const int *numbers, const Areas &are
 	return err;
 }
 
+std::uint64_t image_bytes(const Image &image, const Areas &areas)
+{
+	std::uint64_t bytes = sizeof(image) + image.nr_fds * sizeof(int) + areas.count * sizeof(Area);
+
+	for (std::size_t i = 0; i < areas.count; i++)
+		bytes += areas.items[i].bytes;
+	return bytes;
+}
+
 int make_image(int *out, const Birth &birth, const orbit_options *options)
 {
 	Area state_area = {address(orbit_state_start),
@@ -386,8 +396,8 @@ int make_image(int *out, const Birth &birth, const orbit_options *options)
 	}
 	image.nr_areas = areas.count;
 	if (!err) {
-		*out = lift(memfd_create("orbit", MFD_CLOEXEC));
-		err = *out < 0 ? -errno : write_image(*out, image, birth.fds, areas);
+		*out = make_memory_file("orbit", image_bytes(image, areas));
+		err = *out < 0 ? *out : write_image(*out, image, birth.fds, areas);
 		if (err && *out >= 0)
 			close(*out);
 	}

@@ -5,6 +5,8 @@
 
 #include "../common/zygote.h"
 #include "../common/process.h"
+#include "../common/refusals.h"
+#include "../common/signals.h"
 #include "syscall.h"
 
 #include <cstdlib>
@@ -26,17 +28,42 @@ int fill_probe(orbit_probe_info *info, int err, const char *reason, const char *
 	return err;
 }
 
+#define NEEDED(name, answer, ...) ORBIT_NEEDED_NUMBER(name, NR_##name, answer, __VA_ARGS__)
+
+// A filter that ends programs for a number that it does not know must not end this one.
+const Needed query[] = {NEEDED(orbit_ctl, optional, -1, ORBIT_CTL_QUERY)};
+
+const Needed needed_calls[] = {
+	NEEDED(orbit_create, allowed), NEEDED(orbit_pool, allowed), NEEDED(orbit_call, allowed, -1),
+	NEEDED(orbit_return, allowed, -1), NEEDED(orbit_ctl, allowed, -1), NEEDED(orbit_send, allowed, -1),
+	NEEDED(orbit_recv, allowed, -1), NEEDED(orbit_cancel, allowed, -1),
+};
+
+#undef NEEDED
+
+template <std::size_t count> int find_refusal_of(const Needed (&calls)[count], const char **what)
+{
+	return find_refusal(calls, count, what);
+}
+
 int probe(orbit_probe_info *info)
 {
+	static constexpr char pass[] = "In a container or sandbox, let its seccomp profile pass it; orbits' own system "
+				"calls are 548 to 555.";
 	orbit_info kernel{};
+	const char *what = "";
+
+#if !(defined(__x86_64__) && defined(__LP64__))
+	return fill_probe(info, -ENOSYS, "Orbits exist on 64-bit x86 only.",
+			  "Build and run the program for x86-64.");
+#endif
+	if (const int refused = find_refusal_of(query, &what))
+		return fill_probe(info, refused, what, pass);
+
 	const int err = sys_ctl(-1, ORBIT_CTL_QUERY, &kernel);
 
 	if (err == -ENOSYS) {
-#if !(defined(__x86_64__) && defined(__LP64__))
-		return fill_probe(info, err, "Orbits exist on 64-bit x86 only.",
-				  "Build and run the program for x86-64.");
-#endif
-		if (prctl(PR_GET_SECCOMP) == 2)
+		if (is_filtered())
 			return fill_probe(info, err,
 					  "This kernel has no orbits, or a seccomp filter hides them.",
 					  "Boot a kernel with the orbit patches and CONFIG_ORBIT=y; in a "
@@ -64,7 +91,12 @@ int probe(orbit_probe_info *info)
 		return fill_probe(info, -EPROTONOSUPPORT,
 				  "The kernel's orbit interface is newer than this library.",
 				  "Install the liborbit of the kernel's orbit release.");
-	return fill_probe(info, 0, "The kernel has orbits.", "");
+
+	int refused = find_refusal_of(needed_calls, &what);
+
+	if (!refused)
+		refused = find_common_refusal(&what);
+	return refused ? fill_probe(info, refused, what, pass) : fill_probe(info, 0, "The kernel has orbits.", "");
 }
 
 // ---- Pools ------------------------------------------------------------------
@@ -76,6 +108,10 @@ int pool_create(orbit_pool *pool, const char *name)
 
 	args.size = pool->range.bytes;
 	std::strncpy(args.name, name, sizeof(args.name) - 1);
+
+	// With a signal pending the kernel does not begin. One that is blocked is none.
+	const SignalsBlocked blocked;
+
 	pool->fd = lift(sys_pool(&args));
 	if (pool->fd < 0)
 		return pool->fd;
@@ -103,10 +139,10 @@ void orbit_close(orbit_handle *orbit)
 
 int make_process(orbit_handle *orbit, const orbit_options *options)
 {
-	orbit_probe_info limits{};
+	orbit_info limits{};
 	Birth birth{};
 
-	if (const int err = probe(&limits))
+	if (const int err = sys_ctl(-1, ORBIT_CTL_QUERY, &limits); err < 0)
 		return err;
 	birth.flags = options->flags;
 	birth.name = options->name;
@@ -136,7 +172,11 @@ int orbit_create(orbit_handle *orbit, const orbit_options *options)
 	args.memory_limit = options->memory_limit;
 	args.cpu_percent = options->cpu_percent;
 	args.update_limit = options->update_limit;
-	orbit->fd = lift(sys_create(&args));
+	{
+		const SignalsBlocked blocked; // as for pools
+
+		orbit->fd = lift(sys_create(&args));
+	}
 	if (orbit->fd < 0)
 		return orbit->fd;
 

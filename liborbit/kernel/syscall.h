@@ -53,14 +53,25 @@ template <class... Args> int orbit_syscall(long, Args...)
 }
 #endif
 
+// Until it is not interrupted by a signal.
+template <class Do> int repeat(Do call)
+{
+	int got;
+
+	do {
+		got = call();
+	} while (got == -EINTR);
+	return got;
+}
+
 inline int sys_create(orbit_create_args *args)
 {
-	return orbit_syscall(NR_orbit_create, args, sizeof(*args));
+	return repeat([=] { return orbit_syscall(NR_orbit_create, args, sizeof(*args)); });
 }
 
 inline int sys_pool(orbit_pool_args *args)
 {
-	return orbit_syscall(NR_orbit_pool, args, sizeof(*args));
+	return repeat([=] { return orbit_syscall(NR_orbit_pool, args, sizeof(*args)); });
 }
 
 inline int sys_call(int fd, orbit_call_args *args)

@@ -3,7 +3,9 @@
 // The portable backend: what applications call. See portable.h.
 #include "portable.h"
 
+#include "../common/files.h"
 #include "../common/futex.h"
+#include "../common/refusals.h"
 #include "../common/zygote.h"
 #include "fork_server.h"
 
@@ -15,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace liborbit {
@@ -41,6 +44,13 @@ void close_fd(int *fd)
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
+}
+
+void hang_up(int *fd)
+{
+	if (*fd >= 0)
+		shutdown(*fd, SHUT_RDWR);
+	close_fd(fd);
 }
 
 int wait_on(std::uint32_t *word, std::uint32_t value, std::uint64_t deadline)
@@ -93,10 +103,14 @@ void after_fork_in_parent()
 	pthread_mutex_unlock(&dispatcher_lock);
 }
 
-// Nothing of this is the child's. What it would keep open others wait for the end of.
+// Nothing of this is the child's.
 void after_fork_in_child()
 {
 	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
+		if (orbit->running)
+			close_fd(&orbit->running->told);
+		for (Task *task = orbit->first; task; task = task->next)
+			close_fd(&task->told);
 		close_fd(&orbit->link);
 		close_fd(&orbit->socket);
 		close_fd(&orbit->pidfd);
@@ -802,7 +816,7 @@ int make_orbit(Orbit **out, int *fd, const orbit_options *options)
 	if (!orbit->options.update_limit)
 		orbit->options.update_limit = ORBIT_DEFAULT_UPDATES;
 	orbit->hup = orbit->link = orbit->pidfd = orbit->socket = -1;
-	orbit->time_at = orbit->tick_at = never;
+	orbit->time_at = orbit->tick_at = orbit->fork_server_at = orbit->spawn_at = never;
 	// The other end tells pollers whether it takes calls, or is dead for good.
 	int err = make_sockets(SOCK_STREAM, sockets);
 
@@ -898,8 +912,61 @@ int stat(const orbit_handle *handle, struct orbit_stat *out)
 	return 0;
 }
 
+// What this backend does besides, where orbits are and where tasks are.
+const Needed needed_calls[] = {
+	ORBIT_NEEDED(memfd_create, succeeds, reinterpret_cast<long>(""), MFD_CLOEXEC),
+	ORBIT_NEEDED(ftruncate, -EBADF, -1),
+	ORBIT_NEEDED(pread64, -EBADF, -1),
+	ORBIT_NEEDED(pwrite64, -EBADF, -1),
+	ORBIT_NEEDED(lseek, -EBADF, -1),
+	ORBIT_NEEDED(write, -EBADF, -1),
+	ORBIT_NEEDED(socketpair, -EFAULT, AF_UNIX, SOCK_SEQPACKET),
+	ORBIT_NEEDED(sendmsg, -EBADF, -1),
+	ORBIT_NEEDED(recvmsg, -EBADF, -1),
+	ORBIT_NEEDED(eventfd2, succeeds),
+	ORBIT_NEEDED(ppoll, -EINVAL, 0, INT_MAX), // more than there can be
+	ORBIT_NEEDED(waitid, -ECHILD, P_ALL, 0, 0, WEXITED | WNOHANG),
+	ORBIT_NEEDED(pidfd_open, -EINVAL, -1),
+	ORBIT_NEEDED(kill, -ESRCH, INT_MAX),
+	ORBIT_NEEDED(sigaltstack, succeeds),
+	ORBIT_NEEDED(shutdown, optional, -1, SHUT_RDWR),
+	ORBIT_NEEDED(ioctl, optional, -1),
+	ORBIT_NEEDED(userfaultfd, optional, -1),
+	ORBIT_NEEDED(pidfd_send_signal, optional, -1),
+	ORBIT_NEEDED(process_vm_readv, optional, -1),
+	ORBIT_NEEDED(clock_gettime, optional, -1),
+	ORBIT_NEEDED(tgkill, optional, -1),
+};
+
+// 0, or why a filter or a limit does not let orbits be.
+int find_obstacle(orbit_probe_info *info)
+{
+	int err = find_common_refusal(&info->reason);
+
+	if (!err)
+		err = find_refusal(needed_calls, sizeof(needed_calls) / sizeof(*needed_calls), &info->reason);
+	if (err) {
+		info->advice = "In a container or sandbox, let its seccomp profile pass it.";
+	} else if (check_file_size(2 * page_size())) { // which are shared with each orbit
+		err = -EFBIG;
+		info->reason = "The size of files is limited to less than two pages.";
+		info->advice = "Raise RLIMIT_FSIZE (ulimit -f, LimitFSIZE=).";
+	}
+	return err;
+}
+
 int probe(orbit_probe_info *info)
 {
+	info->backend = "none";
+	info->advice = "";
+#if !((defined(__x86_64__) || defined(__aarch64__)) && defined(__LP64__))
+	info->reason = "The portable backend exists on 64-bit x86 and ARM only.";
+	info->advice = "Build and run the program for one of them.";
+	return -ENOSYS;
+#endif
+	if (const int obstacle = find_obstacle(info))
+		return obstacle;
+
 	const char *why = "";
 	const int pidfd = open_pidfd(getpid());
 	const int file = memfd_create("orbit-probe", MFD_CLOEXEC);
@@ -910,13 +977,6 @@ int probe(orbit_probe_info *info)
 		close(pidfd);
 	if (file >= 0)
 		close(file);
-	info->backend = "none";
-	info->advice = "";
-#if !((defined(__x86_64__) || defined(__aarch64__)) && defined(__LP64__))
-	info->reason = "The portable backend exists on 64-bit x86 and ARM only.";
-	info->advice = "Build and run the program for one of them.";
-	return -ENOSYS;
-#endif
 	// So that what fails for a passing reason is tried again where it is needed.
 	if (err == -EMFILE || err == -ENFILE || err == -ENOMEM)
 		err = 0;
@@ -926,8 +986,8 @@ int probe(orbit_probe_info *info)
 		return err;
 	}
 	if (err) {
-		info->reason = "A filter refuses pidfd_open() or memfd_create().";
-		info->advice = "In a container or sandbox, let its seccomp profile pass them.";
+		info->reason = "Something refuses pidfd_open() or memfd_create().";
+		info->advice = "Look at the sysctl vm.memfd_noexec, and at security modules.";
 		return err;
 	}
 	if (tracker == Tracker::none) {

@@ -4,6 +4,7 @@
 // what fork servers and orbits tell.
 #include "portable.h"
 
+#include "../common/files.h"
 #include "../common/signals.h"
 #include "fork_server.h"
 
@@ -25,10 +26,15 @@ namespace liborbit::portable {
 namespace {
 
 constexpr std::uint64_t tick = 10 * ms;	  // how often limits are looked at
+constexpr std::uint64_t longest_sleep = 1000 * ms; // should it not be woken: see wake_dispatcher()
 constexpr std::uint64_t burst = 20 * ms;	  // whose share of the CPU may be used at once
 constexpr unsigned max_fruitless = 5;	  // processes in a row that began no task
 // A fork server that does not do its part within these is given up. Something has stopped it.
 constexpr std::uint64_t patience_for_death = 1000 * ms, patience_for_birth = 60'000 * ms;
+// What was killed ends when the kernel has taken its memory down; or cannot be killed.
+constexpr std::uint64_t patience_for_kill = 10'000 * ms;
+// Shortages of processes, descriptors or memory pass. A task that waits for so long fails.
+constexpr std::uint64_t patience_for_shortage = 800 * ms, longest_pause = 100 * ms;
 // More messages than a socket can hold.
 constexpr unsigned many_messages = 1024;
 
@@ -44,6 +50,7 @@ ORBIT_STATE Dispatcher dispatcher;
 
 } // namespace
 
+// A filter may refuse it by now, and the application may have closed the descriptor.
 void wake_dispatcher()
 {
 	const std::uint64_t one = 1;
@@ -96,7 +103,7 @@ void notify(Task *task)
 	}
 	// With that the other end is readable for ever, and hung up, in one step.
 	if (task->stage == Stage::done)
-		close_fd(&task->told);
+		hang_up(&task->told);
 	wake_all(&task->event);
 }
 
@@ -195,8 +202,15 @@ Task *dequeue(Orbit *orbit)
 
 static void send_signal(const Orbit *orbit, int signal)
 {
-	if (orbit->pidfd >= 0)
-		syscall(SYS_pidfd_send_signal, orbit->pidfd, signal, nullptr, 0);
+	const ForkServerMessage message = {Tell::signal, orbit->pid, 0, 0, 0, signal, 0};
+
+	if (!orbit->pid ||
+	    (orbit->pidfd >= 0 &&
+	     (!syscall(SYS_pidfd_send_signal, orbit->pidfd, signal, nullptr, 0) || errno == ESRCH)))
+		return;
+	// Main has changed its user since, or a filter refuses it. The fork server still is what main was.
+	if (orbit->link >= 0)
+		tell(orbit->link, &message, sizeof(message), nullptr, 0, nullptr, 0, MSG_DONTWAIT);
 }
 
 void kill_process(Orbit *orbit, std::uint32_t cause, int error)
@@ -207,6 +221,8 @@ void kill_process(Orbit *orbit, std::uint32_t cause, int error)
 	orbit->kill_cause = cause;
 	orbit->kill_error = error;
 	orbit->time_at = orbit->tick_at = never;
+	if (orbit->fork_server_at == never)
+		orbit->fork_server_at = now() + patience_for_kill;
 	send_signal(orbit, SIGKILL);
 }
 
@@ -230,7 +246,7 @@ static void forget_process(Orbit *orbit)
 	orbit->pid = 0;
 	orbit->starting = orbit->heard = orbit->ready = orbit->began = false;
 	orbit->executed = orbit->killing = orbit->stopped = orbit->ended = false;
-	orbit->time_at = orbit->tick_at = orbit->fork_server_at = never;
+	orbit->time_at = orbit->tick_at = orbit->fork_server_at = orbit->spawn_at = never;
 	for (View *view = orbit->views; view; view = view->next)
 		view->mapped = false;
 	sweep_views(orbit);
@@ -245,13 +261,13 @@ void end_orbit(Orbit *orbit)
 	// The fork server ends with that, and the process with it; unless a task has stopped it.
 	if (orbit->link >= 0 && orbit->fork_server)
 		kill(orbit->fork_server, SIGCONT);
-	close_fd(&orbit->link);
 	send_signal(orbit, SIGKILL);
+	hang_up(&orbit->link);
 	forget_process(orbit);
 	while (orbit->first)
 		finish(dequeue(orbit), ECANCELED, stat.cause, stat.code, stat.fault_addr);
 	grant_room(orbit);
-	close_fd(&orbit->hup);
+	hang_up(&orbit->hup);
 	wake_all(&orbit->changed);
 }
 
@@ -259,12 +275,12 @@ static int share_pages(Orbit *orbit, int *file)
 {
 	const std::size_t bytes = page_size();
 	const unsigned seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-	const int shared = lift(memfd_create("orbit-shared", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+	const int shared = make_memory_file("orbit-shared", 2 * bytes);
 
 	if (shared < 0)
-		return -errno;
+		return shared;
 	// It is not for the orbit to cut off what main reads.
-	if (ftruncate(shared, static_cast<off_t>(2 * bytes)) || fcntl(shared, F_ADD_SEALS, seals)) {
+	if (fcntl(shared, F_ADD_SEALS, seals)) {
 		const int err = -errno;
 
 		close(shared);
@@ -516,17 +532,17 @@ static int start_task(Orbit *orbit, Task *task)
 }
 
 static void give_up_process(Orbit *orbit, int err);
+static void lack_process(Orbit *orbit, int err);
 
 void dispatch(Orbit *orbit)
 {
 	while (!orbit->dead && !orbit->running && orbit->first) {
 		if (!orbit->pid) {
-			if (orbit->starting)
+			if (orbit->starting || orbit->spawn_at != never)
 				return;
 			if (const int err = spawn(orbit))
-				give_up_process(orbit, err);
-			else
-				wake_dispatcher();
+				lack_process(orbit, err);
+			wake_dispatcher();
 			return;
 		}
 		if (!orbit->ready || orbit->killing || orbit->socket < 0)
@@ -535,8 +551,8 @@ void dispatch(Orbit *orbit)
 		Task *const task = dequeue(orbit);
 		const int err = start_task(orbit, task);
 
-		if (err == -ENOMEM) {
-			finish(task, ENOMEM, ORBIT_CAUSE_NONE, 0, 0);
+		if (err == -ENOMEM || err == -EFBIG) {
+			finish(task, -err, ORBIT_CAUSE_NONE, 0, 0);
 			continue;
 		}
 		if (err) {
@@ -593,7 +609,8 @@ static void process_ended(Orbit *orbit, const End &end)
 			finish(task, error, end.cause, end.code, end.fault);
 		}
 	}
-	if (!restarts || orbit->fruitless >= max_fruitless)
+	// One that has never been ready has nobody who would ask for the next process.
+	if (!restarts || !orbit->was_ready || orbit->fruitless >= max_fruitless)
 		end_orbit(orbit);
 	else
 		dispatch(orbit);
@@ -610,6 +627,49 @@ static void give_up_process(Orbit *orbit, int err)
 	end_orbit(orbit);
 }
 
+// None can be had now. It is tried again, with pauses; what waits for it in vain fails, and the next
+// task tries once more.
+static void lack_process(Orbit *orbit, int err)
+{
+	const bool passes = err == -EAGAIN || err == -ENOMEM || err == -EMFILE || err == -ENFILE || err == -ENOBUFS;
+	const std::uint64_t time = now();
+
+	if (!passes) {
+		give_up_process(orbit, err);
+		return;
+	}
+	forget_process(orbit);
+	if (!orbit->lacking_since) {
+		orbit->lacking_since = time;
+		orbit->pause = ms;
+	}
+	if (time - orbit->lacking_since < patience_for_shortage) {
+		orbit->spawn_at = time + orbit->pause;
+		orbit->pause = orbit->pause * 2 < longest_pause ? orbit->pause * 2 : longest_pause;
+		return;
+	}
+	if (!orbit->was_ready) {
+		give_up_process(orbit, err);
+		return;
+	}
+	orbit->lacking_since = 0;
+	orbit->stat.cause = ORBIT_CAUSE_TEMPLATE;
+	orbit->stat.code = -err;
+	orbit->stat.fault_addr = 0;
+	while (orbit->first)
+		finish(dequeue(orbit), ECANCELED, ORBIT_CAUSE_TEMPLATE, -err, 0);
+	grant_room(orbit);
+}
+
+static void try_again(Orbit *orbit)
+{
+	orbit->spawn_at = never;
+	if (orbit->dead || (orbit->was_ready && !orbit->first))
+		return; // nobody waits for it any more
+	if (const int err = spawn(orbit))
+		lack_process(orbit, err);
+}
+
 // Both have told, in whatever order.
 static void begin_process(Orbit *orbit)
 {
@@ -621,6 +681,7 @@ static void begin_process(Orbit *orbit)
 	orbit->cpu_seen = cpu_time(orbit->pid);
 	orbit->share_at = now();
 	orbit->starting = false;
+	orbit->lacking_since = 0;
 	orbit->ready = true;
 	orbit->fork_server_at = never;
 	wake_all(&orbit->changed);
@@ -643,7 +704,7 @@ static void on_spawned(Orbit *orbit, const ForkServerMessage &message, int fd)
 	if (message.error || fd < 0) {
 		if (fd >= 0)
 			close(fd);
-		give_up_process(orbit, message.error ? -message.error : -EMFILE);
+		lack_process(orbit, message.error ? -message.error : -EMFILE);
 		return;
 	}
 	orbit->pid = message.pid;
@@ -892,7 +953,7 @@ static void hear_fork_server(Orbit *orbit)
 		if (got == -EAGAIN)
 			return;
 		if (got == -EMFILE) {
-			give_up_process(orbit, -EMFILE);
+			lack_process(orbit, -EMFILE);
 		} else if (got != sizeof(message)) {
 			// Somebody has killed it. Its orbit goes on as long as the process does.
 			close_fd(&orbit->link);
@@ -911,8 +972,8 @@ static void give_up_fork_server(Orbit *orbit)
 {
 	if (orbit->link >= 0 && orbit->fork_server)
 		kill(orbit->fork_server, SIGKILL); // as long as it has the other end its number is its own
-	close_fd(&orbit->link);
-	if (orbit->ended)
+	hang_up(&orbit->link);
+	if (orbit->ended || orbit->killing)
 		on_death(orbit, nullptr);
 	else
 		give_up_process(orbit, -ECHILD);
@@ -943,7 +1004,7 @@ struct PollList {
 // Three for each orbit: its fork server, its process, and the end of that.
 static std::uint64_t fill_list(PollList *list)
 {
-	std::uint64_t next = never;
+	std::uint64_t next = now() + longest_sleep;
 
 	list->count = 0;
 	if (!list->add(dispatcher.wake))
@@ -959,6 +1020,7 @@ static std::uint64_t fill_list(PollList *list)
 		next = orbit->time_at < next ? orbit->time_at : next;
 		next = orbit->tick_at < next ? orbit->tick_at : next;
 		next = orbit->fork_server_at < next ? orbit->fork_server_at : next;
+		next = orbit->spawn_at < next ? orbit->spawn_at : next;
 	}
 	return next;
 }
@@ -987,7 +1049,39 @@ static void look_after(Orbit *orbit, const PollList &list, std::uint64_t time)
 	}
 	if (time >= orbit->fork_server_at)
 		give_up_fork_server(orbit);
+	if (time >= orbit->spawn_at)
+		try_again(orbit);
 	check_limits(orbit, time);
+}
+
+// Until something happens, or a moment. Where poll does not work (a filter, more descriptors than
+// are allowed by now), all that may have something to tell are asked: they do not block.
+static void sleep_until(PollList *list, std::uint64_t moment)
+{
+	const std::uint64_t before = now();
+	const std::uint64_t left = moment > before ? moment - before : 0;
+	const timespec timeout = {static_cast<time_t>(left / (1000 * ms)), static_cast<long>(left % (1000 * ms))};
+
+	if (ppoll(list->fds, list->count, &timeout, nullptr) >= 0 || errno == EINTR)
+		return;
+
+	std::uint32_t nobody = 0;
+
+	wait_on(&nobody, 0, before + (left < tick ? left : tick) + 1);
+	for (std::size_t i = 0; i < list->count; i++)
+		list->fds[i].revents = list->fds[i].fd >= 0 ? POLLIN : 0;
+}
+
+static void hear_wake(const pollfd &fd)
+{
+	std::uint64_t count;
+
+	if (fd.revents & POLLNVAL) { // the application has closed it
+		dispatcher.wake = lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+		return;
+	}
+	if (fd.revents && read(fd.fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		log(ORBIT_LOG_DEBUG, "the dispatcher cannot hear that it is woken");
 }
 
 static void *keep(void *)
@@ -1001,19 +1095,10 @@ static void *keep(void *)
 
 		pthread_mutex_unlock(&state_lock);
 
-		const std::uint64_t before = now();
-		const std::uint64_t left = next > before ? next - before : 0;
-		const timespec timeout = {static_cast<time_t>(left / (1000 * ms)),
-					  static_cast<long>(left % (1000 * ms))};
-
-		ppoll(list.fds, list.count, next == never ? nullptr : &timeout, nullptr);
-		if (list.count && list.fds[0].revents) {
-			std::uint64_t count;
-
-			if (read(dispatcher.wake, &count, sizeof(count)) < 0)
-				count = 0;
-		}
+		sleep_until(&list, next);
 		pthread_mutex_lock(&state_lock);
+		if (list.count)
+			hear_wake(list.fds[0]);
 
 		const std::uint64_t after = now();
 

@@ -523,7 +523,7 @@ void spawn(ForkServer *fork_server, int err, int *fds, std::size_t nr_fds)
 	message.tell = Tell::spawned;
 	message.fork_server = getpid();
 	if (err || nr_fds != 2 || fork_server->child_fd >= 0) {
-		message.error = err ? -err : EINVAL;
+		message.error = err ? -err : EAGAIN; // the last one has not gone yet
 	} else {
 		// Nothing here runs besides, so there is nothing for fork handlers to do: they have run
 		// when this process was made.
@@ -584,8 +584,11 @@ void tell_death(ForkServer *fork_server)
 	for (;;) {
 		pollfd fds[] = {{birth.client, POLLIN, 0}, {birth.owner, POLLIN, 0}, {fork_server.child_fd, POLLIN, 0}};
 
-		if (poll(fds, fork_server.child_fd >= 0 ? 3 : 2, -1) < 0)
-			continue;
+		if (poll(fds, fork_server.child_fd >= 0 ? 3 : 2, -1) < 0) {
+			if (errno == EINTR || errno == EAGAIN || errno == ENOMEM)
+				continue;
+			end_fork_server(fork_server); // it would not hear of main's end
+		}
 		if (fork_server.child_fd >= 0 && fds[2].revents)
 			tell_death(&fork_server);
 		if (fds[1].revents)
@@ -598,7 +601,10 @@ void tell_death(ForkServer *fork_server)
 
 			if (got != -EMFILE && got <= 0)
 				end_fork_server(fork_server); // so has the orbit, or main has called exec
-			spawn(&fork_server, got < 0 ? -EMFILE : 0, received, count);
+			if (got < 0 || message.tell == Tell::spawn)
+				spawn(&fork_server, got < 0 ? -EMFILE : 0, received, count);
+			else if (fork_server.child_fd >= 0 && message.pid == fork_server.child)
+				kill(fork_server.child, message.status);
 		}
 	}
 }

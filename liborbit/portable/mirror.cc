@@ -3,7 +3,7 @@
 // For the portable backend: mirrors of pools, what waits to be written to them, and snapshots.
 #include "portable.h"
 
-#include "../common/process.h"
+#include "../common/files.h"
 
 #include <cerrno>
 #include <fcntl.h>
@@ -103,6 +103,9 @@ static int write_mirror(const View *view, std::uint32_t page, const void *data, 
 // Bring a mirror to a snapshot. No task is under way in the orbit.
 int apply_deltas(View *view, std::uint64_t snapshot)
 {
+	if (view->first && view->first->snapshot <= snapshot)
+		if (const int err = check_file_size(view->bytes))
+			return err;
 	while (view->first && view->first->snapshot <= snapshot) {
 		Delta *const delta = view->first;
 
@@ -159,11 +162,13 @@ static int make_view(Orbit *orbit, Pool *pool, View **out)
 	view->pool = pool;
 	view->start = pool->tracked.start;
 	view->bytes = pool->tracked.nr_pages * page_size();
-	view->mirror = lift(memfd_create("orbit-view", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-	if (view->mirror < 0 || ftruncate(view->mirror, static_cast<off_t>(view->bytes)) ||
-	    fcntl(view->mirror, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
-		const int err = -errno;
+	view->mirror = make_memory_file("orbit-view", view->bytes);
 
+	int err = view->mirror < 0 ? view->mirror : 0;
+
+	if (!err && fcntl(view->mirror, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+		err = -errno;
+	if (err) {
 		free_view(view);
 		return err;
 	}
@@ -204,7 +209,11 @@ static int copy_to_mirror(View *view, std::uint64_t *copied)
 {
 	const char *const start = reinterpret_cast<const char *>(view->start);
 	std::uint32_t first = 0, count = 0;
-	int err = for_each_changed(view, [&](std::uint32_t page) {
+	int err = view->pool->tracked.newest ? check_file_size(view->bytes) : 0;
+
+	if (err)
+		return err;
+	err = for_each_changed(view, [&](std::uint32_t page) {
 		(*copied)++;
 		if (count && page == first + count) {
 			count++;

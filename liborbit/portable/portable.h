@@ -155,6 +155,8 @@ struct Orbit {
 	// Limits of the running task; moments, or never.
 	std::uint64_t time_at, tick_at;
 	std::uint64_t fork_server_at; // when its fork server must have done what it has to
+	std::uint64_t spawn_at;	      // when it is asked again for a process that could not be had
+	std::uint64_t lacking_since, pause;
 	bool ended;		 // its process, and the fork server has yet to tell
 	std::uint64_t cpu_start;
 	std::uint64_t cpu_seen, share_at;
@@ -182,6 +184,8 @@ template <class T> T *allocate(std::size_t count = 1)
 
 std::uint64_t now(); // nanoseconds of CLOCK_MONOTONIC
 void close_fd(int *fd);
+// Close one end of a pair of sockets, and tell the other end even if a forked child has a copy.
+void hang_up(int *fd);
 // Wait as long as a word has a value, or until a moment, 0 being never. 0 or -errno.
 int wait_on(std::uint32_t *word, std::uint32_t value, std::uint64_t deadline);
 // Change the word, and wake who waits.

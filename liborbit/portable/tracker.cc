@@ -3,6 +3,7 @@
 
 #include "../common/futex.h"
 #include "../internal.h"
+#include "../common/files.h"
 #include "../common/pagemap.h"
 #include "../common/process.h"
 #include "../common/signals.h"
@@ -538,11 +539,9 @@ int make_memory(Tracked *pool, const char *name)
 	const std::size_t bytes = pool->nr_pages * page_size();
 
 	std::snprintf(text, sizeof(text), "orbit-pool:%s", name);
-	pool->memory = lift(memfd_create(text, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+	pool->memory = make_memory_file(text, bytes);
 	if (pool->memory < 0)
-		return -errno;
-	if (ftruncate(pool->memory, static_cast<off_t>(bytes)))
-		return -errno;
+		return pool->memory;
 	if (mmap(start, bytes, chosen == Tracker::mprotect ? PROT_READ : PROT_READ | PROT_WRITE,
 		 MAP_SHARED | MAP_FIXED, pool->memory, 0) == MAP_FAILED)
 		return -errno;

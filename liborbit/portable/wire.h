@@ -20,6 +20,7 @@ namespace liborbit {
 enum class Tell : std::uint32_t {
 	// main to fork server, with descriptors: the process's socket, its shared pages
 	spawn = 1,
+	signal, // send its process one; where main may not
 	// fork server to main
 	spawned, // with its pidfd; or an error
 	died,
@@ -40,7 +41,7 @@ struct ForkServerMessage {
 	std::int32_t pid, fork_server;
 	std::int32_t error;  // spawned: a positive errno value
 	std::int32_t code;   // died: CLD_*,
-	std::int32_t status; // and what goes with it
+	std::int32_t status; // and what goes with it; signal: its number
 	std::int32_t executed; // it had called exec
 };
 
