@@ -2,6 +2,7 @@
 //
 // The functions of <orbit/orbit.h>: they check what the caller gave, and leave
 // the work to a backend.
+#include "common/check.h"
 #include "common/futex.h"
 #include "internal.h"
 
@@ -308,6 +309,11 @@ int check_apply_options(const orbit_apply_options *options)
 
 } // namespace
 
+bool is_logged()
+{
+	return log_fn;
+}
+
 void log(orbit_log_level level, const char *format, ...)
 {
 	char message[512];
@@ -411,6 +417,7 @@ int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *
 		return -ENOMEM;
 	pool->backend = backend;
 	pool->generation = generation();
+	std::strncpy(pool->name, options.name, sizeof(pool->name) - 1);
 	err = take_addresses(&pool->range, whole_pages(bytes));
 	if (err) {
 		free(pool);
@@ -510,6 +517,7 @@ void orbit_destroy(orbit_handle *orbit) noexcept
 		close_gate(&orbit->calls);
 	}
 	orbit->backend->orbit_close(orbit);
+	check_at_close(orbit);
 	free(orbit);
 }
 
@@ -542,6 +550,8 @@ int orbit_call(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_
 	if (!outcome->error) {
 		const UnderWay under_way(orbit);
 
+		if (checking()) [[unlikely]]
+			check_at_call(orbit, call);
 		outcome->error = orbit->backend->call(orbit, call, outcome);
 		report(orbit->name, reinterpret_cast<std::uintptr_t>(fn), *outcome);
 	}
@@ -572,6 +582,8 @@ int orbit_call_async(orbit_handle *orbit, orbit_entry fn, const void *arg, size_
 
 	const UnderWay under_way(orbit);
 
+	if (checking()) [[unlikely]]
+		check_at_call(orbit, call);
 	err = orbit->backend->call_async(orbit, call, task);
 	if (err)
 		free(task);

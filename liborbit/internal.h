@@ -27,6 +27,8 @@ struct Call {
 	const orbit_call_options *options;
 };
 
+struct CheckState;
+
 // All but the error, which functions return.
 inline void fill_outcome(orbit_outcome *out, const orbit_result &result)
 {
@@ -99,6 +101,8 @@ extern bool in_orbit;
 // While it serves: the descriptor that it does so on. Otherwise -1.
 extern int server_fd;
 
+// Whether anybody receives messages.
+bool is_logged();
 __attribute__((format(printf, 2, 3))) void log(orbit_log_level level, const char *format, ...);
 
 // Read a struct whose first member is its size, as the caller knows it, into one
@@ -154,6 +158,8 @@ struct orbit_pool {
 	unsigned generation;
 	int fd;
 	void *impl; // the portable backend's
+	std::uint64_t check_not_before; // see check.h
+	char name[ORBIT_NAME_LEN];
 };
 
 struct orbit_handle {
@@ -161,6 +167,7 @@ struct orbit_handle {
 	unsigned generation;
 	int fd;
 	void *impl;
+	liborbit::CheckState *check; // with ORBIT_CHECK, see check.h
 	std::uint32_t calls; // a gate (futex.h): how many are under way; orbit_destroy() closes it
 	char name[ORBIT_NAME_LEN];
 };

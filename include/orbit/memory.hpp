@@ -385,7 +385,7 @@ public:
 					 std::size_t alignment = alignof(std::max_align_t)) noexcept
 	{
 		const bool inside = orbit_inside();
-		const std::lock_guard guard(inside ? in_orbit_ : main_->lock);
+		const std::lock_guard guard(inside ? in_orbit_ : main()->lock);
 
 		if (inside && changing())
 			return nullptr;
@@ -393,7 +393,7 @@ public:
 		const Change now(changing_);
 		void *block = heap_.allocate(bytes, alignment);
 
-		if (!block && !inside && main_->grow(heap_, bytes, alignment)) [[unlikely]]
+		if (!block && !inside && main()->grow(heap_, bytes, alignment)) [[unlikely]]
 			block = heap_.allocate(bytes, alignment);
 		return block;
 	}
@@ -403,7 +403,7 @@ public:
 		  std::size_t alignment = alignof(std::max_align_t)) noexcept
 	{
 		const bool inside = orbit_inside();
-		const std::lock_guard guard(inside ? in_orbit_ : main_->lock);
+		const std::lock_guard guard(inside ? in_orbit_ : main()->lock);
 
 		if (inside && changing())
 			return;
@@ -460,7 +460,11 @@ private:
 		std::vector<Pool> pools;
 	};
 
-	explicit MemoryResource(Main *main) noexcept : main_(main) {}
+	explicit MemoryResource(Main *main) noexcept : hidden_main_(~reinterpret_cast<std::uintptr_t>(main))
+	{
+	}
+
+	Main *main() const noexcept { return reinterpret_cast<Main *>(~hidden_main_); }
 
 	void *do_allocate(std::size_t bytes, std::size_t alignment) override
 	{
@@ -483,7 +487,8 @@ private:
 
 	bool changing() const noexcept { return changing_.load(std::memory_order_relaxed); }
 
-	Main *main_;
+	// ORBIT_CHECK is to find no pointer out of the pool here: no orbit follows this one.
+	std::uintptr_t hidden_main_;
 	std::atomic<bool> changing_ = false;
 	mutable std::mutex in_orbit_; // taken in orbits only, so never held in a snapshot
 	detail::Heap heap_;

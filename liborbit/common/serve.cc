@@ -5,6 +5,7 @@
 // the orbit. Otherwise it could reach a handler in the main program's functions
 // below, and the orbit would go on as a second main program.
 #include "../internal.h"
+#include "check.h"
 
 #include "../kernel/syscall.h"
 #include "../portable/fork_server.h"
@@ -34,14 +35,15 @@ void serve(int fd, void *arg, std::size_t arg_room)
 
 		const auto entry = reinterpret_cast<orbit_entry>(args.entry);
 
-		args.value = entry(arg, args.arg_size);
+		args.value = run_task(entry, arg, args.arg_size);
 	}
 }
 
-// For the portable backend, whose loop is elsewhere.
+// The portable backend has its loop elsewhere.
 std::uint64_t run_task(orbit_entry entry, const void *arg, std::size_t arg_size)
 {
-	const std::uint64_t value = entry(arg, arg_size);
+	const std::uint64_t value =
+		born_with ? run_watched(entry, arg, arg_size) : entry(arg, arg_size);
 
 	asm volatile(""); // no tail call: this frame has to be there
 	return value;
