@@ -496,9 +496,15 @@ int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 	orbit->backend = backend;
 	orbit->generation = generation();
 	std::strncpy(orbit->name, options.name, sizeof(orbit->name) - 1);
+	if (checking()) [[unlikely]]
+		check_before_create(orbit, &options);
 	err = backend->orbit_create(orbit, &options);
+	check_after_create(orbit, err);
 	if (err) {
-		log(ORBIT_LOG_ERROR, "orbit \"%s\" could not be created (error %d)", options.name, -err);
+		char text[256];
+
+		orbit_describe_error(err, ORBIT_STEP_CREATE, text, sizeof(text));
+		log(ORBIT_LOG_ERROR, "orbit \"%s\" could not be created: %s (error %d)", options.name, text, -err);
 		free(orbit);
 		return err;
 	}

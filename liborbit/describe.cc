@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "internal.h"
 
+#include <climits>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -68,6 +69,92 @@ int describe_cause(const orbit_outcome *out, const char *before, char *buf, size
 	return std::snprintf(buf, len, "%s%s", before, what);
 }
 
+// ---- Errors without an outcome --------------------------------------------------------
+
+struct Words {
+	int error;
+	unsigned steps; // bits
+	const char *text;
+};
+
+template <class... Steps> constexpr unsigned in(Steps... steps)
+{
+	return ((1U << steps) | ...);
+}
+
+constexpr unsigned everywhere = ~0U;
+constexpr unsigned making = in(ORBIT_STEP_CREATE, ORBIT_STEP_PREPARE);
+
+// The first that fits. What is not here has the C library's words.
+constexpr Words all_words[] = {
+	{0, everywhere, "no error"},
+	{EAGAIN, in(ORBIT_STEP_CALL), "the orbit's queue is full"},
+	{EAGAIN, making,
+	 "no process can be made now: RLIMIT_NPROC, the pids limit of a cgroup, or the system's"},
+	{EAGAIN, in(ORBIT_STEP_POOL), "memory could not be locked: RLIMIT_MEMLOCK, with mlockall() in force"},
+	{EEXIST, in(ORBIT_STEP_CALL), "skipped: such a task waits already"},
+	{EEXIST, in(ORBIT_STEP_TARGETS), "it overlaps what is declared already"},
+	{ETIME, in(ORBIT_STEP_CALL), "not ended by the deadline"},
+	{ETIME, in(ORBIT_STEP_RECEIVE), "nothing has been received by the deadline"},
+	{EBUSY, in(ORBIT_STEP_CALL), "the task runs; or its updates have to be received before its result"},
+	{EBUSY, in(ORBIT_STEP_APPLY), "the main program has written to these pages since the snapshot"},
+	{ESRCH, in(ORBIT_STEP_CALL), "there is no such task, or it has ended"},
+	{ENXIO, in(ORBIT_STEP_CREATE),
+	 "orbit_prepare() has not been called, or its process is gone, or a module was loaded after it"},
+	{ENXIO, in(ORBIT_STEP_SEND), "these pages are not in one pool that the task sees"},
+	{ENXIO, everywhere, "a pool is not mapped: the program has unmapped it itself"},
+	{EPERM, in(ORBIT_STEP_CREATE, ORBIT_STEP_PREPARE, ORBIT_STEP_POOL, ORBIT_STEP_SETUP),
+	 "not possible in an orbit; or refused by a filter, a limit or a security module"},
+	{EPERM, in(ORBIT_STEP_SEND), "only the process of an orbit can send updates"},
+	{EPERM, everywhere,
+	 "the handle belongs to another process: a child made by fork() cannot use its parent's"},
+	{EACCES, in(ORBIT_STEP_CALL, ORBIT_STEP_RECEIVE, ORBIT_STEP_APPLY),
+	 "refused: aimed at what is not declared, or filtered"},
+	{EACCES, in(ORBIT_STEP_SEND), "the process cannot read its own /proc/self/pagemap, which pages take"},
+	{EACCES, everywhere, "refused by a filter, a limit or a security module"},
+	{EPIPE, in(ORBIT_STEP_SEND, ORBIT_STEP_CALL),
+	 "nobody can receive updates of this task: only a call that does not wait makes a handle for that"},
+	{ENOSPC, in(ORBIT_STEP_SEND, ORBIT_STEP_CALL), "past the orbit's update_limit"},
+	{EPROTO, in(ORBIT_STEP_CALL), "the orbit has not sent the result that it says it has"},
+	{ENODATA, in(ORBIT_STEP_RECEIVE), "there are no more updates"},
+	{ENOENT, in(ORBIT_STEP_CREATE, ORBIT_STEP_PREPARE, ORBIT_STEP_POOL), "/proc is not mounted"},
+	{ENOENT, in(ORBIT_STEP_TARGETS), "that refusal is not known any more"},
+	{EALREADY, in(ORBIT_STEP_PREPARE), "orbit_prepare() has been called already"},
+	{EALREADY, in(ORBIT_STEP_POOL), "the addresses for pools have been reserved already"},
+	{EALREADY, in(ORBIT_STEP_SETUP), "pools or orbits of another backend exist already"},
+	{ENOTSUP, in(ORBIT_STEP_PREPARE, ORBIT_STEP_CREATE),
+	 "not with this program: it is linked statically, or has its own malloc() in the executable"},
+	{ENOTSUP, in(ORBIT_STEP_POOL, ORBIT_STEP_SETUP), "ORBIT_TRACKER asks for what this system has not"},
+	{E2BIG, everywhere, "more bytes, pools or options than this library knows of or takes"},
+	{EBADF, in(ORBIT_STEP_CREATE), "a descriptor to keep is not open"},
+	{ENAMETOOLONG, everywhere, "the name is too long"},
+	{EMFILE, everywhere, "the program has no descriptor left (RLIMIT_NOFILE)"},
+	{ENFILE, everywhere, "the system has no descriptor left"},
+	{ENOMEM, in(ORBIT_STEP_CALL), "no memory for the task or its snapshot"},
+	{ENOMEM, in(ORBIT_STEP_POOL), "no memory, or no room in the address window, or RLIMIT_AS"},
+	{ENOMEM, making, "no memory for another process (RLIMIT_AS, a memory cgroup, vm.overcommit_memory)"},
+	{ECHILD, making, "the orbit's process died before it was ready"},
+	{EADDRINUSE, in(ORBIT_STEP_CALL), "the orbit has something else where a pool belongs"},
+	{ENOSYS, making | in(ORBIT_STEP_POOL, ORBIT_STEP_SETUP), "the kernel lacks a system call that this takes, "
+								"or a filter hides it"},
+	{ENOSYS, everywhere, "this kernel has no orbits"},
+	{EPROTONOSUPPORT, everywhere, "the kernel's orbit interface is of another level"},
+};
+
+// Where orbits do not work at all, the probe knows why. 0 if it is not that.
+int describe_by_probe(int error, orbit_step step, char *buf, std::size_t len)
+{
+	orbit_probe_info info{};
+
+	if (step < ORBIT_STEP_CREATE || step > ORBIT_STEP_SETUP ||
+	    (error != ENOSYS && error != EPERM && error != EACCES && error != EPROTONOSUPPORT && error != ENOTSUP))
+		return 0;
+	info.size = sizeof(info);
+	if (liborbit::in_orbit || orbit_probe(&info) != -error)
+		return 0;
+	return std::snprintf(buf, len, "%s %s", info.reason, info.advice);
+}
+
 } // namespace
 
 int orbit_describe(const orbit_outcome *out, char *buf, size_t len) noexcept
@@ -97,29 +184,27 @@ int orbit_describe(const orbit_outcome *out, char *buf, size_t len) noexcept
 		if (known.cause != ORBIT_CAUSE_NONE)
 			return describe_cause(&known, "", buf, len);
 		break;
-	case EAGAIN:
-		return std::snprintf(buf, len, "the orbit's queue is full");
-	case EEXIST:
-		return std::snprintf(buf, len, "skipped: such a task waits already");
-	case ETIME:
-		return std::snprintf(buf, len, "not ended by the deadline");
-	case EACCES:
-		return std::snprintf(buf, len, "refused: aimed at what is not declared, or filtered");
 	case ESHUTDOWN:
 		return describe_cause(&known, "the orbit is gone: ", buf, len);
-	case EADDRINUSE:
-		return std::snprintf(buf, len, "the orbit has something else where a pool belongs");
-	case ENOSYS:
-		return std::snprintf(buf, len, "this kernel has no orbits");
-	case EPROTONOSUPPORT:
-		return std::snprintf(buf, len, "the kernel's orbit interface is of another level");
-	case ECHILD:
-		return std::snprintf(buf, len, "the orbit's process died before it was ready");
 	}
+	return orbit_describe_error(known.error, ORBIT_STEP_CALL, buf, len);
+}
 
-	const char *text = strerrordesc_np(-known.error);
+int orbit_describe_error(int error, orbit_step step, char *buf, size_t len) noexcept
+{
+	if (len && !buf)
+		return -EINVAL;
+	if (error < 0 && error != INT_MIN)
+		error = -error;
+	if (const int length = describe_by_probe(error, step, buf, len))
+		return length;
+	for (const Words &words : all_words)
+		if (words.error == error && (words.steps & 1U << step))
+			return std::snprintf(buf, len, "%s", words.text);
+
+	const char *text = strerrordesc_np(error);
 
 	if (text)
 		return std::snprintf(buf, len, "%s", text);
-	return std::snprintf(buf, len, "error %d", known.error);
+	return std::snprintf(buf, len, "error %d", error);
 }

@@ -869,6 +869,35 @@ ORBIT_API int orbit_targets_refusal(const struct orbit_targets *targets, size_t 
 ORBIT_API int orbit_describe(const struct orbit_outcome *out, char *buf,
 			     size_t len) ORBIT_NOTHROW;
 
+/* What failed, for orbit_describe_error(): the functions whose errors mean the same. */
+enum orbit_step {
+	ORBIT_STEP_CALL,    /* orbit_call(), orbit_call_async(), orbit_task_wait(), cancelling */
+	ORBIT_STEP_CREATE,  /* orbit_create() */
+	ORBIT_STEP_PREPARE, /* orbit_prepare() */
+	ORBIT_STEP_POOL,    /* orbit_pool_create(), orbit_window_reserve() */
+	ORBIT_STEP_SETUP,   /* orbit_probe(), orbit_use_backend() */
+	ORBIT_STEP_SEND,    /* orbit_send_bytes() and its like, in a task */
+	ORBIT_STEP_RECEIVE, /* orbit_task_receive(), orbit_task_apply_all() */
+	ORBIT_STEP_TARGETS, /* what declares targets */
+	ORBIT_STEP_APPLY,   /* orbit_update_apply() */
+};
+
+/**
+ * orbit_describe_error() - put an error into words
+ * @error: What a function returned; the sign does not matter.
+ * @step: Which function: the same number means one thing for one and another for
+ *	the other.
+ * @buf: Where to put the text, as snprintf() does; may be NULL if @len is 0.
+ * @len: Its size.
+ *
+ * If orbits do not work here at all and that is the error, the text is what
+ * orbit_probe() says.  For the outcome of a call orbit_describe() knows more.
+ *
+ * Returns the length of the whole text without the NUL, or -EINVAL.
+ */
+ORBIT_API int orbit_describe_error(int error, enum orbit_step step, char *buf,
+				   size_t len) ORBIT_NOTHROW;
+
 /**
  * orbit_get_stat() - how an orbit is
  * @orbit: The orbit.
