@@ -67,7 +67,7 @@ int main()
 	auto same = audit.call_async({.waiting = orbit::Waiting::skip_same}, pool, sum, table);
 	std::printf("the same call again: %s\n", same.error().message().c_str());
 
-	waiting.cancel();
+	orbit::require(waiting.cancel());
 	std::printf("the task that waited: %s\n", waiting.wait().error().message().c_str());
 	std::printf("slow task, in the end: %s\n", slow.wait() ? "returned" : "failed");
 }

@@ -39,20 +39,20 @@ struct Statistics {
 constexpr orbit::Operation<std::uint64_t, long> expire{1};
 
 // The maintenance task. It runs in the orbit and sees the sessions as they were at the
-// call. It changes nothing: it proposes.
+// call. It changes nothing: it proposes. If there is no room for that, require() ends the task.
 void sweep(const Sessions *sessions, long now, Statistics *target)
 {
 	Statistics found;
 
 	for (const auto &[id, session] : *sessions) {
 		if (now - session.last_used > kIdle) {
-			expire.send(id, session.last_used);
+			orbit::require(expire.send(id, session.last_used));
 		} else {
 			found.live++;
 			found.letters += static_cast<long>(session.user.size());
 		}
 	}
-	orbit::send(target, found);
+	orbit::require(orbit::send(target, found));
 }
 
 class Server {

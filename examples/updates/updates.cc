@@ -25,7 +25,8 @@ struct Statistics {
 // Both sides know the operation by its number and the types of its arguments.
 constexpr orbit::Operation<int> remove_row{1};
 
-// In the orbit. What it sends is part of the task's outcome.
+// In the orbit. What it sends is part of the task's outcome. Where an update finds no room, require()
+// ends the task, and none of them is applied.
 void collect(const Table *table, Statistics *statistics)
 {
 	Statistics found{};
@@ -33,14 +34,14 @@ void collect(const Table *table, Statistics *statistics)
 	for (const Row &row : table->rows) {
 		(row.expired ? found.expired : found.live)++;
 		if (row.expired)
-			remove_row.send(row.id);
+			orbit::require(remove_row.send(row.id));
 	}
-	orbit::send(statistics, found);
+	orbit::require(orbit::send(statistics, found));
 }
 
 void wild(int *password)
 {
-	orbit::send(password, 0);
+	orbit::require(orbit::send(password, 0));
 }
 
 int main()
@@ -61,10 +62,12 @@ int main()
 
 	// What updates may do. All else is refused, whatever a bug in the orbit makes of it.
 	auto targets = orbit::Targets::create().value();
-	const auto remove = [&](int id) {
-		if (id < 0 || id >= 100 || !table->rows[id].expired)
+	const auto remove = [&](orbit::Untrusted<int> id) {
+		const int *row = id.in_range(0, 99);
+
+		if (!row || !table->rows[*row].expired)
 			return -EINVAL; // it may have changed since the snapshot
-		removed.push_back(id);
+		removed.push_back(*row);
 		return 0;
 	};
 	if (!targets.add(statistics) || !targets.add(remove_row, remove))

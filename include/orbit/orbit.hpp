@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The C++20 layer over <orbit/orbit.h>: header-only, move-only types, errors as
-// values.  Nothing here throws but std::bad_alloc.
+// values.  Nothing here throws but std::bad_alloc, and what is said to.
 //
 //	auto pool = orbit::Pool::create(1 << 20);
 //	auto index = pool->construct<Index>();
@@ -13,12 +13,12 @@
 // Without waiting, and with updates that the task proposes and the program applies:
 //
 //	auto targets = orbit::Targets::create();
-//	targets->add(statistics);
+//	orbit::require(targets->add(statistics));
 //	auto task = audit->call_async({*pool}, [](const Index *i, Statistics *s) {
-//		orbit::send(s, i->statistics());
+//		orbit::require(orbit::send(s, i->statistics()));
 //	}, index, &statistics);
 //	...
-//	task->apply_all(*targets);
+//	auto applied = task->apply_all(*targets);
 //
 // Containers in pools are in <orbit/memory.hpp>.
 //
@@ -40,12 +40,15 @@
 #include <initializer_list>
 #include <iterator>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <ranges>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -57,8 +60,8 @@ namespace orbit {
 /// What went wrong: an error number and, if a call failed, its outcome.
 class Error {
 public:
-	/// From a return value of the C functions (a negative errno value).
-	explicit Error(int negative_errno) noexcept
+	/// From a return value of the C functions (a negative errno value), and what they did.
+	explicit Error(int negative_errno, orbit_step step = ORBIT_STEP_CALL) noexcept : step_(step)
 	{
 		outcome_.size = sizeof(outcome_);
 		outcome_.error = negative_errno;
@@ -87,16 +90,89 @@ public:
 	/// A sentence for people, such as "killed by signal 11 (SIGSEGV) at address 0x0".
 	std::string message() const
 	{
-		char text[256];
-		orbit_describe(&outcome_, text, sizeof(text));
+		char text[512];
+		if (step_ == ORBIT_STEP_CALL)
+			orbit_describe(&outcome_, text, sizeof(text));
+		else
+			orbit_describe_error(code(), step_, text, sizeof(text));
 		return text;
 	}
 
 private:
 	orbit_outcome outcome_{};
+	orbit_step step_ = ORBIT_STEP_CALL;
 };
 
 template <class T> using expected = tl::expected<T, Error>;
+
+/// For what must not fail where it is called: throws tl::bad_expected_access<Error> if it
+/// has. In a task that ends the orbit (SIGABRT), and none of the task's updates is applied:
+///
+///	orbit::require(set_price.send(item, price));
+inline void require(const expected<void> &done)
+{
+	if (!done)
+		throw tl::bad_expected_access<Error>(done.error());
+}
+
+class Pool;
+
+/// A value that an orbit has made, and that nobody has looked at yet: a bug there may have
+/// made it anything. It converts to nothing; one gets at it by saying what it must be.
+///
+///	orbit::expected<orbit::Untrusted<int>> row = audit->call(*pool, find, table);
+///	if (const int *at = row ? row->in_range(0, 999) : nullptr) ...
+///
+/// The result of a call turns into one by its type, as above, or by orbit::untrusted().
+/// A handler of an operation gets its arguments so by declaring them so.
+template <class T> class [[nodiscard]] Untrusted {
+public:
+	Untrusted() = default;
+	Untrusted(const T &value) noexcept(std::is_nothrow_copy_constructible_v<T>) : value_(value) {}
+
+	/// The value if it passes the check, otherwise nullopt.
+	template <class Check>
+		requires std::is_invocable_r_v<bool, Check, const T &>
+	std::optional<T> verify(Check &&check) const
+	{
+		const T copy = value_; // what is looked at is what is used
+
+		return std::invoke(std::forward<Check>(check), copy) ? std::optional<T>(copy) : std::nullopt;
+	}
+
+	/// What a function makes of the value that is right for all there are: the way to
+	/// clamp it, to look it up, to reject it.
+	template <class Use> decltype(auto) copy_and_verify(Use &&use) const
+	{
+		return std::invoke(std::forward<Use>(use), T(value_));
+	}
+
+	/// The value if it is from `least` to `most`, otherwise nullptr. NaN is in no range.
+	const T *in_range(const T &least, const T &most) const noexcept
+		requires std::is_arithmetic_v<T>
+	{
+		return value_ >= least && value_ <= most ? &value_ : nullptr;
+	}
+
+	/// The pointer if what it points to lies within the pool, aligned, in so many
+	/// objects; otherwise nullptr.
+	T in(const Pool &pool, std::size_t count = 1) const noexcept
+		requires std::is_object_v<std::remove_pointer_t<T>> && std::is_pointer_v<T>;
+
+	/// The value as it is. Say why that is right where you use it.
+	const T &unverified() const noexcept { return value_; }
+
+private:
+	T value_{};
+};
+
+/// The same for a result: `untrusted(audit->call(...))`.
+template <class T> expected<Untrusted<T>> untrusted(expected<T> result)
+{
+	if (!result)
+		return tl::unexpected(result.error());
+	return Untrusted<T>(*result);
+}
 
 /// Whether this is the process of an orbit.
 inline bool inside() noexcept
@@ -112,7 +188,7 @@ struct Probe : orbit_probe_info {
 };
 
 /// Says whether orbits work here, and if not, why. Safe on any kernel.
-inline Probe probe() noexcept
+[[nodiscard]] inline Probe probe() noexcept
 {
 	Probe p{};
 
@@ -128,13 +204,13 @@ class Pool {
 public:
 	/// Makes a pool of zeroes, rounded up to whole pages. Errors: as
 	/// orbit_pool_create(). The name is for people.
-	static expected<Pool> create(std::size_t bytes, const char *name = nullptr) noexcept
+	[[nodiscard]] static expected<Pool> create(std::size_t bytes, const char *name = nullptr) noexcept
 	{
 		const orbit_pool_options options{.size = sizeof(options), .name = name};
 		orbit_pool *raw = nullptr;
 
 		if (int err = orbit_pool_create(&raw, bytes, &options))
-			return tl::unexpected(Error(err));
+			return tl::unexpected(Error(err, ORBIT_STEP_POOL));
 		return Pool(raw);
 	}
 
@@ -176,6 +252,19 @@ private:
 
 	std::unique_ptr<orbit_pool, Destroy> raw_;
 };
+
+template <class T>
+T Untrusted<T>::in(const Pool &pool, std::size_t count) const noexcept
+	requires std::is_object_v<std::remove_pointer_t<T>> && std::is_pointer_v<T>
+{
+	using Object = std::remove_pointer_t<T>;
+	const auto at = reinterpret_cast<std::uintptr_t>(value_);
+	const auto start = reinterpret_cast<std::uintptr_t>(pool.data());
+	const bool fits = at >= start && at - start <= pool.size() &&
+			  count <= (pool.size() - (at - start)) / sizeof(Object);
+
+	return fits && at % alignof(Object) == 0 ? value_ : nullptr;
+}
 
 /// How a snapshot keeps what the main program changes.
 enum class Mode : std::uint32_t {
@@ -325,66 +414,272 @@ void store(std::byte *to, const void *whole, const Packed<T, Rest...> &from) noe
 	store(to, whole, from.tail);
 }
 
-/// The argument bytes of a call or an operation.
-template <class... Ts> struct Bytes {
-	explicit Bytes(const Ts &...values) noexcept
-	{
-		const Packed<Ts...> packed = pack(values...);
+} // namespace detail
 
-		store(data, &packed, packed);
-	}
+/// An argument whose elements travel, and not where they are; see copied().
+template <class T> struct Copied {
+	static_assert(std::is_trivially_copyable_v<T>, "orbit: elements that travel must be trivially copyable");
 
-	alignas(Packed<Ts...>) std::byte data[sizeof(Packed<Ts...>)]{};
+	std::span<const T> elements;
+};
+template <> struct Copied<char> {
+	std::string_view elements;
 };
 
-template <class R, class F, class... Done> R apply(const F &fn, const Packed<> &, const Done &...done)
+/// For an argument of a call: has the elements themselves travel to the orbit, where the
+/// function gets a std::span<const T>, or for text a std::string_view.
+///
+///	audit->call(*pool, find, orbit::copied(name), table);
+template <class Range>
+	requires std::ranges::contiguous_range<Range> && std::ranges::sized_range<Range> &&
+		 (!std::is_convertible_v<Range, std::string_view>)
+auto copied(const Range &range) noexcept
 {
-	return std::invoke(fn, done...);
+	using T = std::remove_cv_t<std::ranges::range_value_t<Range>>;
+
+	if constexpr (std::is_same_v<T, char>)
+		return Copied<char>{{std::ranges::data(range), std::ranges::size(range)}};
+	else
+		return Copied<T>{{std::ranges::data(range), std::ranges::size(range)}};
+}
+inline Copied<char> copied(std::string_view text) noexcept { return {text}; }
+
+namespace detail {
+
+// In the bytes there is the number of elements, and the elements follow behind all arguments.
+struct Extent {
+	std::uint64_t count;
+};
+
+// How an argument lies in the bytes, and what comes out of them.
+template <class T> struct Carried {
+	using Stored = T;
+	using Seen = const T &;
+	static constexpr bool varies = false;
+	static const T &store(const T &value) noexcept { return value; }
+};
+template <> struct Carried<bool> {
+	using Stored = bool;
+	using Seen = bool;
+	static constexpr bool varies = false;
+	static bool store(bool value) noexcept { return value; }
+};
+template <class T> struct Carried<Copied<T>> {
+	using Element = T;
+	using Stored = Extent;
+	using Seen = decltype(Copied<T>::elements);
+	static constexpr bool varies = true;
+	static Extent store(const Copied<T> &value) noexcept { return {value.elements.size()}; }
+};
+
+// What an operation takes: views of elements travel with them.
+template <class T> struct OperationArgument {
+	using Type = T;
+};
+template <> struct OperationArgument<std::string_view> {
+	using Type = Copied<char>;
+};
+template <class T> struct OperationArgument<std::span<const T>> {
+	using Type = Copied<T>;
+};
+
+constexpr std::size_t kTailAlignment = alignof(std::max_align_t);
+
+constexpr std::size_t aligned(std::size_t at) noexcept
+{
+	return (at + kTailAlignment - 1) & ~(kTailAlignment - 1);
 }
 
-template <class R, class F, class T, class... Rest, class... Done>
-R apply(const F &fn, const Packed<T, Rest...> &args, const Done &...done)
+template <std::size_t I, class T, class... Rest> const auto &get(const Packed<T, Rest...> &packed) noexcept
 {
-	return apply<R>(fn, args.tail, done..., args.head);
+	if constexpr (I == 0)
+		return packed.head;
+	else
+		return get<I - 1>(packed.tail);
 }
 
-/// What runs in the orbit. An exception that gets here ends the orbit: SIGABRT.
+template <class... Ts> using Head = Packed<typename Carried<Ts>::Stored...>;
+
+template <class... Ts> constexpr bool varies = (Carried<Ts>::varies || ...);
+
+template <class... Ts> Head<Ts...> make_head(const Ts &...values) noexcept
+{
+	return pack<typename Carried<Ts>::Stored...>(Carried<Ts>::store(values)...);
+}
+
+/// The argument bytes of a call or an operation.
+template <class... Ts> class Bytes {
+public:
+	explicit Bytes(const Ts &...values) noexcept
+	{
+		const Head<Ts...> head = make_head(values...);
+
+		store(data_, &head, head);
+	}
+
+	const std::byte *data() const noexcept { return data_; }
+	static constexpr std::size_t size() noexcept { return sizeof(data_); }
+
+private:
+	alignas(Head<Ts...>) std::byte data_[sizeof(Head<Ts...>)]{};
+};
+
+template <class... Ts>
+	requires varies<Ts...>
+class Bytes<Ts...> {
+public:
+	explicit Bytes(const Ts &...values) : bytes_(sizeof(Head<Ts...>))
+	{
+		const Head<Ts...> head = make_head(values...);
+
+		store(bytes_.data(), &head, head);
+		(append(values), ...);
+	}
+
+	const std::byte *data() const noexcept { return bytes_.data(); }
+	std::size_t size() const noexcept { return bytes_.size(); }
+
+private:
+	template <class T> void append(const T &) noexcept {}
+	template <class T> void append(const Copied<T> &value)
+	{
+		const auto *from = reinterpret_cast<const std::byte *>(value.elements.data());
+
+		bytes_.resize(aligned(bytes_.size()));
+		bytes_.insert(bytes_.end(), from, from + value.elements.size() * sizeof(T));
+	}
+
+	std::vector<std::byte> bytes_;
+};
+
+/// Argument bytes on the side that gets them. Nothing is believed before valid().
+template <class... Ts> class Arguments {
+public:
+	Arguments(const void *data, std::size_t size) noexcept
+		: bytes_(static_cast<const std::byte *>(data)), valid_(size >= sizeof(Head<Ts...>))
+	{
+		if constexpr (varies<Ts...>) {
+			if (valid_)
+				find(size, std::index_sequence_for<Ts...>());
+		}
+	}
+
+	bool valid() const noexcept { return valid_; }
+
+	template <std::size_t I> decltype(auto) get() const noexcept
+	{
+		using T = std::tuple_element_t<I, std::tuple<Ts...>>;
+		using Stored = typename Carried<T>::Stored;
+		using Seen = typename Carried<T>::Seen;
+		const Stored &stored = detail::get<I>(head());
+
+		if constexpr (Carried<T>::varies)
+			return Seen(reinterpret_cast<const typename Carried<T>::Element *>(bytes_ + tails_[I]),
+				    static_cast<std::size_t>(stored.count));
+		else if constexpr (std::is_same_v<T, bool>)
+			return *reinterpret_cast<const unsigned char *>(&stored) != 0;
+		else
+			return static_cast<Seen>(stored);
+	}
+
+private:
+	const Head<Ts...> &head() const noexcept { return *reinterpret_cast<const Head<Ts...> *>(bytes_); }
+
+	template <std::size_t... I> void find(std::size_t size, std::index_sequence<I...>) noexcept
+	{
+		std::size_t at = sizeof(Head<Ts...>);
+
+		(find_one<I>(size, at), ...);
+		valid_ = valid_ && at == size;
+	}
+
+	template <std::size_t I> void find_one(std::size_t size, std::size_t &at) noexcept
+	{
+		using T = std::tuple_element_t<I, std::tuple<Ts...>>;
+
+		if constexpr (Carried<T>::varies) {
+			const std::uint64_t count = detail::get<I>(head()).count;
+			constexpr std::size_t each = sizeof(typename Carried<T>::Element);
+
+			at = aligned(at);
+			valid_ = valid_ && at <= size && count <= (size - at) / each;
+			if (!valid_)
+				return;
+			tails_[I] = at;
+			at += static_cast<std::size_t>(count) * each;
+		}
+	}
+
+	const std::byte *bytes_;
+	bool valid_;
+	std::array<std::size_t, sizeof...(Ts)> tails_{};
+};
+
+/// A call's result that does not fit into its value travels as an operation of this number.
+constexpr std::uint64_t kResult = ~std::uint64_t{1};
+
+template <class R> constexpr bool is_large()
+{
+	if constexpr (std::is_void_v<R>)
+		return false;
+	else
+		return sizeof(R) > sizeof(std::uint64_t);
+}
+
+template <class R, class F, class... Args, std::size_t... I>
+R run(const Arguments<F, Args...> &arguments, std::index_sequence<I...>)
+{
+	return std::invoke(arguments.template get<0>(), arguments.template get<I + 1>()...);
+}
+
+/// What runs in the orbit. An exception that gets here ends the orbit: SIGABRT. For a large result
+/// the value is the error number of sending it.
 template <class R, class F, class... Args>
-std::uint64_t entry(const void *arg, std::size_t) noexcept
+std::uint64_t entry(const void *arg, std::size_t size) noexcept
 {
-	const auto &packed = *static_cast<const Packed<F, Args...> *>(arg);
+	const Arguments<F, Args...> arguments(arg, size);
 	std::uint64_t value = 0;
 
 	if constexpr (std::is_void_v<R>) {
-		apply<R>(packed.head, packed.tail);
+		run<R>(arguments, std::index_sequence_for<Args...>());
 	} else {
-		const R result = apply<R>(packed.head, packed.tail);
+		const R result = run<R>(arguments, std::index_sequence_for<Args...>());
 
-		std::memcpy(&value, &result, sizeof(result));
+		if constexpr (is_large<R>())
+			value = static_cast<std::uint64_t>(-orbit_send_operation(kResult, &result, sizeof(result)));
+		else
+			std::memcpy(&value, &result, sizeof(result));
 	}
 	return value;
+}
+
+template <class R> R from_bytes(const void *bytes)
+{
+	struct Value {
+		alignas(R) std::byte bytes[sizeof(R)];
+	} value;
+
+	std::memcpy(value.bytes, bytes, sizeof(R));
+	if constexpr (std::is_same_v<R, bool>)
+		return value.bytes[0] != std::byte{0};
+	else
+		return std::bit_cast<R>(value);
 }
 
 template <class R> expected<R> decode(const orbit_outcome &outcome)
 {
 	if (outcome.error)
 		return tl::unexpected(Error(outcome));
-	if constexpr (std::is_void_v<R>) {
+	if constexpr (std::is_void_v<R>)
 		return {};
-	} else {
-		struct Value {
-			alignas(R) std::byte bytes[sizeof(R)];
-		} value;
-
-		std::memcpy(value.bytes, &outcome.value, sizeof(R));
-		return std::bit_cast<R>(value);
-	}
+	else
+		return from_bytes<R>(&outcome.value);
 }
 
-inline expected<void> check(int err)
+inline expected<void> check(int err, orbit_step step)
 {
 	if (err)
-		return tl::unexpected(Error(err));
+		return tl::unexpected(Error(err, step));
 	return {};
 }
 
@@ -407,8 +702,13 @@ inline std::uint64_t deadline(std::optional<std::chrono::nanoseconds> timeout) n
 ///
 ///	constexpr orbit::Operation<int, double> set_price{1};
 ///
-///	set_price.send(item, price);				// in a task
+///	orbit::require(set_price.send(item, price));		// in a task
 ///	targets.add(set_price, [&](int item, double price) { ... });	// in the main program
+///
+/// Arguments of the types std::string_view and std::span<const T> travel with their
+/// elements; in the main program they are valid until the handler returns.
+///
+///	constexpr orbit::Operation<int, std::string_view> rename{2};
 template <class... Args> struct Operation {
 	static_assert((std::is_trivially_copyable_v<Args> && ...),
 		      "orbit: every argument of an operation must be trivially copyable");
@@ -416,93 +716,95 @@ template <class... Args> struct Operation {
 	std::uint64_t id;
 
 	/// In a task: propose it. Errors: as orbit_send_operation().
-	expected<void> send(const Args &...args) const
+	[[nodiscard]] expected<void> send(const Args &...args) const
 	{
-		const detail::Bytes<Args...> bytes(args...);
+		const detail::Bytes<typename detail::OperationArgument<Args>::Type...> bytes({args}...);
 
-		return detail::check(orbit_send_operation(id, bytes.data, sizeof(bytes.data)));
+		return detail::check(orbit_send_operation(id, bytes.data(), bytes.size()), ORBIT_STEP_SEND);
 	}
 };
 
 /// In a task: propose a value for an object of the main program. Errors: as
 /// orbit_send_bytes().
-template <class T> expected<void> send(T *target, const std::type_identity_t<T> &value)
+template <class T> [[nodiscard]] expected<void> send(T *target, const std::type_identity_t<T> &value)
 {
 	static_assert(std::is_trivially_copyable_v<T>, "orbit: what is sent must be trivially copyable");
-	return detail::check(orbit_send_bytes(target, &value, sizeof(value)));
+	return detail::check(orbit_send_bytes(target, &value, sizeof(value)), ORBIT_STEP_SEND);
 }
 
 /// In a task: propose bytes for the main program's memory.
-inline expected<void> send_bytes(void *target, std::span<const std::byte> bytes)
+[[nodiscard]] inline expected<void> send_bytes(void *target, std::span<const std::byte> bytes)
 {
-	return detail::check(orbit_send_bytes(target, bytes.data(), bytes.size()));
+	return detail::check(orbit_send_bytes(target, bytes.data(), bytes.size()), ORBIT_STEP_SEND);
 }
 
 /// In a task: hand over the pages of a pool that it has written to, without a copy.
 /// Errors: as orbit_send_pages().
-inline expected<void> send_pages(std::span<std::byte> pages)
+[[nodiscard]] inline expected<void> send_pages(std::span<std::byte> pages)
 {
-	return detail::check(orbit_send_pages(pages.data(), pages.size()));
+	return detail::check(orbit_send_pages(pages.data(), pages.size()), ORBIT_STEP_SEND);
 }
 
 /// What updates may change. To be filled before updates are applied.
 class Targets {
 public:
-	static expected<Targets> create() noexcept
+	[[nodiscard]] static expected<Targets> create() noexcept
 	{
 		orbit_targets *raw = nullptr;
 
 		if (int err = orbit_targets_create(&raw))
-			return tl::unexpected(Error(err));
+			return tl::unexpected(Error(err, ORBIT_STEP_TARGETS));
 		return Targets(raw);
 	}
 
 	/// Declares an object. Errors: as orbit_targets_add_range().
 	template <class T>
 		requires(!std::ranges::range<T> && !std::is_same_v<std::remove_cv_t<T>, Pool>)
-	expected<void> add(T &object)
+	[[nodiscard]] expected<void> add(T &object)
 	{
 		return add_objects(&object, 1);
 	}
 
 	/// Declares the elements of an array, a std::vector, a std::span.
-	template <std::ranges::contiguous_range Range> expected<void> add(Range &&range)
+	template <std::ranges::contiguous_range Range> [[nodiscard]] expected<void> add(Range &&range)
 	{
 		return add_objects(std::ranges::data(range), std::ranges::size(range));
 	}
 
 	/// Declares a whole pool.
-	expected<void> add(const Pool &pool) { return add(pool.span()); }
+	[[nodiscard]] expected<void> add(const Pool &pool) { return add(pool.span()); }
 
 	/// Declares an operation. fn takes its arguments, which may have any values; it
 	/// returns nothing, or 0 or a negative errno value, and must not throw.
 	/// Errors: as orbit_targets_add_operation().
-	template <class... Args, class F> expected<void> add(Operation<Args...> operation, F fn)
+	template <class... Args, class F> [[nodiscard]] expected<void> add(Operation<Args...> operation, F fn)
 	{
-		using Packed = detail::Packed<Args...>;
-		using Handler = Operator<F, Args...>;
-		static_assert(alignof(Packed) <= alignof(std::max_align_t),
+		using Handler = Operator<F, typename detail::OperationArgument<Args>::Type...>;
+		using Head = detail::Head<typename detail::OperationArgument<Args>::Type...>;
+		static_assert(alignof(Head) <= alignof(std::max_align_t),
 			      "orbit: arguments of an operation must not be over-aligned");
+		constexpr bool varies = detail::varies<typename detail::OperationArgument<Args>::Type...>;
 		auto handler = std::make_unique<Handler>(std::move(fn));
 		const int err = orbit_targets_add_operation(raw(), operation.id, Handler::run,
-							    handler.get(), sizeof(Packed), sizeof(Packed));
+							    handler.get(), sizeof(Head),
+							    varies ? ORBIT_MAX_UPDATE : sizeof(Head));
 
 		if (!err)
 			handlers_.push_back(std::move(handler));
-		return detail::check(err);
+		return detail::check(err, ORBIT_STEP_TARGETS);
 	}
 
 	/// How many updates were refused so far.
 	std::uint64_t refused() const noexcept { return orbit_targets_refused(raw()); }
 
 	/// One of the last refused: 0 for the last. Errors: ENOENT.
-	expected<orbit_refusal> refusal(std::size_t back = 0) const noexcept
+	[[nodiscard]] expected<orbit_refusal> refusal(std::size_t back = 0) const noexcept
 	{
 		orbit_refusal refusal{};
 
 		refusal.size = sizeof(refusal);
 		if (int err = orbit_targets_refusal(raw(), back, &refusal))
-			return tl::unexpected(Error(err));
+			return tl::unexpected(Error(err, ORBIT_STEP_TARGETS));
 		return refusal;
 	}
 
@@ -519,22 +821,26 @@ private:
 	template <class F, class... Args> struct Operator : AnyOperator {
 		explicit Operator(F &&f) : fn(std::move(f)) {}
 
-		static int run(void *user, const void *args, std::size_t) noexcept
+		static int run(void *user, const void *args, std::size_t size) noexcept
 		{
-			const auto &packed = *static_cast<const detail::Packed<Args...> *>(args);
-			F &fn = static_cast<Operator *>(user)->fn;
-			const auto call = [&fn](const Args &...values) {
-				using R = std::invoke_result_t<F &, const Args &...>;
+			const detail::Arguments<Args...> arguments(args, size);
 
-				if constexpr (std::is_void_v<R>) {
-					std::invoke(fn, values...);
-					return 0;
-				} else {
-					return static_cast<int>(std::invoke(fn, values...));
-				}
-			};
+			if (!arguments.valid())
+				return -EINVAL;
+			return call(static_cast<Operator *>(user)->fn, arguments, std::index_sequence_for<Args...>());
+		}
 
-			return detail::apply<int>(call, packed);
+		template <std::size_t... I>
+		static int call(F &fn, const detail::Arguments<Args...> &arguments, std::index_sequence<I...>)
+		{
+			using R = decltype(std::invoke(fn, arguments.template get<I>()...));
+
+			if constexpr (std::is_void_v<R>) {
+				std::invoke(fn, arguments.template get<I>()...);
+				return 0;
+			} else {
+				return static_cast<int>(std::invoke(fn, arguments.template get<I>()...));
+			}
 		}
 
 		F fn;
@@ -547,7 +853,7 @@ private:
 		static_assert(std::is_trivially_copyable_v<T> && !std::is_const_v<T>,
 			      "orbit: an update replaces bytes: what is declared must be trivially "
 			      "copyable, and not const");
-		return detail::check(orbit_targets_add_range(raw(), first, count * sizeof(T)));
+		return detail::check(orbit_targets_add_range(raw(), first, count * sizeof(T)), ORBIT_STEP_TARGETS);
 	}
 
 	std::vector<std::unique_ptr<AnyOperator>> handlers_;
@@ -586,7 +892,7 @@ public:
 	/// Does what it asks for, if that was declared. What conflicts with writes of the
 	/// main program is left out and counted in `conflicts`. Errors: as
 	/// orbit_update_apply(), but for EBUSY.
-	expected<Applied> apply(Targets &targets, const ApplyOptions &options = {}) const
+	[[nodiscard]] expected<Applied> apply(Targets &targets, const ApplyOptions &options = {}) const
 	{
 		const orbit_apply_options raw_options{
 			.size = sizeof(raw_options),
@@ -603,7 +909,7 @@ public:
 		const int err = orbit_update_apply(&raw_, targets.raw(), &raw_options, &applied);
 
 		if (err && !applied.conflicts)
-			return tl::unexpected(Error(err));
+			return tl::unexpected(Error(err, ORBIT_STEP_APPLY));
 		return applied;
 	}
 
@@ -612,23 +918,80 @@ public:
 private:
 	template <class R> friend class Task;
 	friend class Updates;
+	friend class Orbit;
 
 	Update() noexcept { raw_.size = sizeof(raw_); }
 
 	orbit_update raw_{};
 };
 
+namespace detail {
+
+/// Where a task's updates come from.
+template <class R> struct Source {
+	static int receive(orbit_task *task, std::uint64_t deadline, orbit_update *out) noexcept
+	{
+		return orbit_task_receive(task, deadline, out);
+	}
+};
+
+/// A large result is among them, and is kept out of the application's way.
+template <class R>
+	requires(is_large<R>())
+struct Source<R> {
+	int receive(orbit_task *task, std::uint64_t deadline, orbit_update *out)
+	{
+		if (held) {
+			*out = *std::exchange(held, std::nullopt);
+			return 0;
+		}
+		for (;;) {
+			if (const int err = orbit_task_receive(task, deadline, out))
+				return err;
+			if (out->kind != ORBIT_UPDATE_OPERATION || out->target != kResult)
+				return 0;
+			if (out->length == sizeof(R))
+				result = from_bytes<R>(out->data);
+		}
+	}
+
+	/// Once the task has returned: the result. `sent` is what the task says about it.
+	expected<R> take(orbit_task *task, std::uint64_t sent)
+	{
+		orbit_update update{};
+
+		update.size = sizeof(update);
+		if (!result && !sent) {
+			const int err = receive(task, ORBIT_NO_WAIT, &update);
+
+			if (!err)
+				held = update;
+			if (!result && err != -ENODATA)
+				return tl::unexpected(Error(err ? err : -EBUSY));
+		}
+		if (result)
+			return *result;
+		// An orbit that says that it has sent it, and has not, is out of order.
+		return tl::unexpected(Error(sent && sent < 4096 ? -static_cast<int>(sent) : -EPROTO));
+	}
+
+	std::optional<R> result;
+	std::optional<orbit_update> held;
+};
+
+} // namespace detail
+
 /// The updates of a task, to walk through once:
 ///
 ///	for (const orbit::Update &update : task.updates())
-///		update.apply(targets);
+///		if (!update.apply(targets)) ...
 class Updates {
 public:
 	class Iterator {
 	public:
-		explicit Iterator(Updates *updates) noexcept : updates_(updates) { updates_->receive(); }
+		explicit Iterator(Updates *updates) : updates_(updates) { updates_->receive(); }
 		const Update &operator*() const noexcept { return updates_->update_; }
-		Iterator &operator++() noexcept
+		Iterator &operator++()
 		{
 			updates_->receive();
 			return *this;
@@ -639,20 +1002,35 @@ public:
 		Updates *updates_;
 	};
 
-	Iterator begin() noexcept { return Iterator(this); }
+	Iterator begin() { return Iterator(this); }
 	std::default_sentinel_t end() const noexcept { return {}; }
 
 	/// After the walk: whether it came to the end, or what kept it from that.
-	expected<void> complete() const { return detail::check(err_ == -ENODATA ? 0 : err_); }
+	[[nodiscard]] expected<void> complete() const 
+	{
+		return detail::check(err_ == -ENODATA ? 0 : err_, ORBIT_STEP_RECEIVE);
+	}
 
 private:
 	template <class R> friend class Task;
 
-	Updates(orbit_task *task, std::uint64_t deadline) noexcept : task_(task), deadline_(deadline) {}
+	template <class Source>
+	Updates(orbit_task *task, Source *source, std::uint64_t deadline) noexcept
+		: task_(task), source_(source), receive_(&receive_from<Source>), deadline_(deadline)
+	{
+	}
 
-	void receive() noexcept { err_ = orbit_task_receive(task_, deadline_, &update_.raw_); }
+	template <class Source>
+	static int receive_from(void *source, orbit_task *task, std::uint64_t deadline, orbit_update *out)
+	{
+		return static_cast<Source *>(source)->receive(task, deadline, out);
+	}
+
+	void receive() { err_ = receive_(source_, task_, deadline_, &update_.raw_); }
 
 	orbit_task *task_;
+	void *source_;
+	int (*receive_)(void *, orbit_task *, std::uint64_t, orbit_update *);
 	std::uint64_t deadline_;
 	Update update_;
 	int err_ = 0;
@@ -660,55 +1038,73 @@ private:
 
 /// A call that nobody has waited for yet. To destroy it lets the task go on, and drops
 /// its outcome.
-template <class R> class Task {
+///
+/// A result of more than 8 bytes comes behind the updates that the task has sent: receive
+/// or apply those first, or wait() fails with EBUSY. Such a task is for one thread at a time.
+template <class R> class [[nodiscard]] Task {
 public:
 	/// Waits for the value. Errors: as orbit_task_wait().
-	expected<R> wait() { return wait_until(0); }
+	[[nodiscard]] expected<R> wait() { return wait_until(0); }
 
 	/// Waits for some time only; ETIME if the task has not ended by then.
-	expected<R> wait_for(std::chrono::nanoseconds timeout)
+	[[nodiscard]] expected<R> wait_for(std::chrono::nanoseconds timeout)
 	{
 		return wait_until(detail::deadline(timeout));
 	}
 
 	/// Whether it has ended.
-	bool ready() const noexcept { return orbit_task_wait(raw(), ORBIT_NO_WAIT, nullptr) != -ETIME; }
+	[[nodiscard]] bool ready() const noexcept { return orbit_task_wait(raw(), ORBIT_NO_WAIT, nullptr) != -ETIME; }
 
 	/// Has it not run; one that runs only if the orbit may be killed. Errors: as
 	/// orbit_task_cancel().
-	expected<void> cancel(bool if_running = false)
+	[[nodiscard]] expected<void> cancel(bool if_running = false)
 	{
-		return detail::check(orbit_task_cancel(raw(), if_running ? ORBIT_CANCEL_RUNNING : 0));
+		return detail::check(orbit_task_cancel(raw(), if_running ? ORBIT_CANCEL_RUNNING : 0), ORBIT_STEP_CALL);
 	}
 
 	/// The next update. Errors: ENODATA after the last one, else as
 	/// orbit_task_receive().
-	expected<Update> receive(std::optional<std::chrono::nanoseconds> timeout = {})
+	[[nodiscard]] expected<Update> receive(std::optional<std::chrono::nanoseconds> timeout = {})
 	{
 		Update update;
 
-		if (int err = orbit_task_receive(raw(), detail::deadline(timeout), &update.raw_))
-			return tl::unexpected(Error(err));
+		if (int err = source_.receive(raw(), detail::deadline(timeout), &update.raw_))
+			return tl::unexpected(Error(err, ORBIT_STEP_RECEIVE));
 		return update;
 	}
 
-	/// All of them, to walk through.
-	Updates updates(std::optional<std::chrono::nanoseconds> timeout = {})
+	/// All of them, to walk through. Valid as long as this object stays where it is.
+	[[nodiscard]] Updates updates(std::optional<std::chrono::nanoseconds> timeout = {})
 	{
-		return Updates(raw(), detail::deadline(timeout));
+		return Updates(raw(), &source_, detail::deadline(timeout));
 	}
 
 	/// Receives all updates and applies those that were declared.
-	expected<Applied> apply_all(Targets &targets,
+	[[nodiscard]] expected<Applied> apply_all(Targets &targets,
 				    std::optional<std::chrono::nanoseconds> timeout = {})
 	{
 		Applied applied{};
 
 		applied.size = sizeof(applied);
-		if (int err = orbit_task_apply_all(raw(), detail::deadline(timeout), targets.raw(),
-						   &applied))
-			return tl::unexpected(Error(err));
-		return applied;
+		if constexpr (detail::is_large<R>()) {
+			const std::uint64_t deadline = detail::deadline(timeout);
+			Update update;
+
+			for (;;) {
+				const int err = source_.receive(raw(), deadline, &update.raw_);
+
+				if (err == -ENODATA)
+					return applied;
+				if (err)
+					return tl::unexpected(Error(err, ORBIT_STEP_RECEIVE));
+				apply_one(update, targets, applied);
+			}
+		} else {
+			if (int err = orbit_task_apply_all(raw(), detail::deadline(timeout), targets.raw(),
+							   &applied))
+				return tl::unexpected(Error(err, ORBIT_STEP_RECEIVE));
+			return applied;
+		}
 	}
 
 	/// Its number in the orbit, from 1.
@@ -736,17 +1132,37 @@ private:
 
 		outcome.size = sizeof(outcome);
 		orbit_task_wait(raw(), deadline, &outcome);
-		return detail::decode<R>(outcome);
+		if constexpr (detail::is_large<R>()) {
+			if (outcome.error)
+				return tl::unexpected(Error(outcome));
+			return source_.take(raw(), outcome.value);
+		} else {
+			return detail::decode<R>(outcome);
+		}
+	}
+
+	static void apply_one(const Update &update, Targets &targets, Applied &sum)
+	{
+		Applied one{};
+
+		one.size = sizeof(one);
+		orbit_update_apply(&update.raw(), targets.raw(), nullptr, &one);
+		sum.applied += one.applied;
+		sum.refused += one.refused;
+		sum.failed += one.failed;
+		sum.pages += one.pages;
+		sum.conflicts += one.conflicts;
 	}
 
 	std::unique_ptr<orbit_task, Destroy> raw_;
+	[[no_unique_address]] detail::Source<R> source_;
 };
 
 /// Makes ready for orbits with Inherit::minimal; to be called early in main(). Errors:
 /// as orbit_prepare().
-inline expected<void> prepare() noexcept
+[[nodiscard]] inline expected<void> prepare() noexcept
 {
-	return detail::check(orbit_prepare());
+	return detail::check(orbit_prepare(), ORBIT_STEP_PREPARE);
 }
 
 /// An address space of its own that runs tasks over snapshots of pools.
@@ -754,7 +1170,7 @@ class Orbit {
 public:
 	/// Makes an orbit: a copy of the calling process, or of little of it. Errors: as
 	/// orbit_create().
-	static expected<Orbit> create(const Options &options = {}) noexcept
+	[[nodiscard]] static expected<Orbit> create(const Options &options = {}) noexcept
 	{
 		const orbit_options raw_options{
 			.size = sizeof(raw_options),
@@ -777,7 +1193,7 @@ public:
 		orbit_handle *raw = nullptr;
 
 		if (int err = orbit_create(&raw, &raw_options))
-			return tl::unexpected(Error(err));
+			return tl::unexpected(Error(err, ORBIT_STEP_CREATE));
 		return Orbit(raw);
 	}
 
@@ -785,39 +1201,62 @@ public:
 	/// its value. fn is a function, a lambda or another callable; its own bytes
 	/// and those of the arguments travel to the orbit, so both must be trivially
 	/// copyable, and what they point to must lie in a pool or have existed when
-	/// the orbit was created. Beware of captures by reference.
+	/// the orbit was created. Beware of captures by reference: ORBIT_CHECK=1 in the
+	/// environment tells of them. copied() has elements travel; a result of more than 8
+	/// bytes does as an update does, and what else the task sends is lost.
 	/// Errors: as orbit_call(); Error::outcome() says how the orbit ended.
 	template <class F, class... Args>
-	auto call(const Pools &pools, F fn, Args... args)
+	[[nodiscard]] auto call(const Pools &pools, F fn, Args... args)
 	{
 		return call(CallOptions{}, pools, fn, args...);
 	}
 
 	/// The same, with options for this call.
 	template <class F, class... Args>
-	auto call(const CallOptions &options, const Pools &pools, F fn, Args... args)
+	[[nodiscard]] auto call(const CallOptions &options, const Pools &pools, F fn, Args... args)
 	{
 		using R = Result<F, Args...>;
 
-		const detail::Bytes<F, Args...> bytes(fn, args...);
-		const orbit_call_options raw_options = call_options(options, pools);
-		orbit_outcome outcome{};
+		if constexpr (detail::is_large<R>()) {
+			return call_large<R>(options, pools, fn, args...);
+		} else {
+			return call_small<R>(options, pools, fn, args...);
+		}
+	}
 
-		outcome.size = sizeof(outcome);
-		orbit_call(raw(), detail::entry<R, F, Args...>, bytes.data, sizeof(bytes.data), &raw_options,
-			   &outcome);
-		return detail::decode<R>(outcome);
+	/// The same for data under a lock, a std::mutex or the like, which is held while the
+	/// snapshot is taken and not while the task runs.
+	template <class Lock, class F, class... Args>
+	[[nodiscard]] auto call_locked(Lock &lock, const Pools &pools, F fn, Args... args)
+	{
+		return call_locked(lock, CallOptions{}, pools, fn, args...);
+	}
+
+	template <class Lock, class F, class... Args>
+	[[nodiscard]] auto call_locked(Lock &lock, const CallOptions &options, const Pools &pools, F fn, Args... args)
+	{
+		const std::uint64_t deadline = detail::deadline(options.timeout);
+		auto task = [&] {
+			const std::lock_guard guard(lock);
+
+			return call_async(options, pools, fn, args...);
+		}();
+		using R = Result<F, Args...>;
+
+		if (!task)
+			return expected<R>(tl::unexpected(task.error()));
+		return task->wait_until(deadline);
 	}
 
 	/// The same without waiting: a Task<R> to wait for, R being what fn returns.
 	template <class F, class... Args>
-	auto call_async(const Pools &pools, F fn, Args... args)
+	[[nodiscard]] auto call_async(const Pools &pools, F fn, Args... args)
 	{
 		return call_async(CallOptions{}, pools, fn, args...);
 	}
 
 	template <class F, class... Args>
-	auto call_async(const CallOptions &options, const Pools &pools, F fn, Args... args)
+	[[nodiscard]] auto call_async(const CallOptions &options, const Pools &pools, F fn, Args... args)
 	{
 		using R = Result<F, Args...>;
 		orbit_task *task = nullptr;
@@ -830,20 +1269,20 @@ public:
 
 	/// The same for a task whose outcome is not wanted.
 	template <class F, class... Args>
-	expected<void> post(const Pools &pools, F fn, Args... args)
+	[[nodiscard]] expected<void> post(const Pools &pools, F fn, Args... args)
 	{
 		return post(CallOptions{}, pools, fn, args...);
 	}
 
 	template <class F, class... Args>
-	expected<void> post(const CallOptions &options, const Pools &pools, F fn, Args... args)
+	[[nodiscard]] expected<void> post(const CallOptions &options, const Pools &pools, F fn, Args... args)
 	{
-		return detail::check(queue(options, pools, nullptr, fn, args...));
+		return detail::check(queue(options, pools, nullptr, fn, args...), ORBIT_STEP_CALL);
 	}
 
 	/// Cancels all tasks that wait, and the one that runs only if the orbit may be
 	/// killed; tells how many. Errors: as orbit_cancel().
-	expected<std::uint64_t> cancel_all(bool if_running = false)
+	[[nodiscard]] expected<std::uint64_t> cancel_all(bool if_running = false)
 	{
 		std::uint64_t cancelled = 0;
 
@@ -855,20 +1294,20 @@ public:
 
 	/// Likewise those that were called with this function and these arguments.
 	template <class F, class... Args>
-	expected<std::uint64_t> cancel_same(F fn, Args... args)
+	[[nodiscard]] expected<std::uint64_t> cancel_same(F fn, Args... args)
 	{
 		using R = Result<F, Args...>;
 		const detail::Bytes<F, Args...> bytes(fn, args...);
 		std::uint64_t cancelled = 0;
 
-		if (int err = orbit_cancel(raw(), detail::entry<R, F, Args...>, bytes.data, sizeof(bytes.data), 0,
+		if (int err = orbit_cancel(raw(), detail::entry<R, F, Args...>, bytes.data(), bytes.size(), 0,
 					   &cancelled))
 			return tl::unexpected(Error(err));
 		return cancelled;
 	}
 
 	/// Counters and state: see struct orbit_stat in <orbit/abi.h>.
-	expected<struct orbit_stat> stat() const noexcept
+	[[nodiscard]] expected<struct orbit_stat> stat() const noexcept
 	{
 		struct orbit_stat st {};
 
@@ -899,16 +1338,16 @@ private:
 		static_assert((std::is_trivially_copyable_v<Args> && ...),
 			      "orbit: every argument must be trivially copyable; keep strings and "
 			      "containers in a pool and pass a pointer to them");
-		static_assert(std::is_invocable_v<const F &, const Args &...>,
+		static_assert(std::is_invocable_v<const F &, typename detail::Carried<Args>::Seen...>,
 			      "orbit: the callable does not take these arguments (they arrive as "
 			      "const values; a mutable lambda cannot be called)");
-		using R = std::invoke_result_t<const F &, const Args &...>;
+		using R = std::invoke_result_t<const F &, typename detail::Carried<Args>::Seen...>;
 		static_assert(!std::is_reference_v<R>,
 			      "orbit: a task cannot return a reference into its own memory");
 		static_assert(std::is_void_v<R> || std::is_trivially_copyable_v<R>,
 			      "orbit: the return type must be trivially copyable");
-		static_assert(std::is_void_v<R> || value_size<R>() <= sizeof(std::uint64_t),
-			      "orbit: the return type must not be larger than 8 bytes");
+		static_assert(value_size<R>() <= ORBIT_MAX_UPDATE,
+			      "orbit: the return type must not be larger than ORBIT_MAX_UPDATE bytes");
 		return std::type_identity<R>();
 	}
 
@@ -921,6 +1360,37 @@ private:
 			return 0;
 		else
 			return sizeof(R);
+	}
+
+	template <class R, class F, class... Args>
+	expected<R> call_small(const CallOptions &options, const Pools &pools, F fn, Args... args)
+	{
+		const detail::Bytes<F, Args...> bytes(fn, args...);
+		const orbit_call_options raw_options = call_options(options, pools);
+		orbit_outcome outcome{};
+
+		outcome.size = sizeof(outcome);
+		orbit_call(raw(), detail::entry<R, F, Args...>, bytes.data(), bytes.size(), &raw_options,
+			   &outcome);
+		return detail::decode<R>(outcome);
+	}
+
+	// It comes as an update does.
+	template <class R, class F, class... Args>
+	expected<R> call_large(const CallOptions &options, const Pools &pools, F fn, Args... args)
+	{
+		const std::uint64_t deadline = detail::deadline(options.timeout);
+		auto task = call_async(options, pools, fn, args...);
+
+		if (!task)
+			return tl::unexpected(task.error());
+
+		auto value = task->wait_until(deadline);
+
+		// What else it sends is lost, as in any call that waits.
+		while (!value && value.error().code() == EBUSY && task->receive())
+			value = task->wait_until(deadline);
+		return value;
 	}
 
 	static orbit_call_options call_options(const CallOptions &options, const Pools &pools) noexcept
@@ -950,7 +1420,7 @@ private:
 		const detail::Bytes<F, Args...> bytes(fn, args...);
 		const orbit_call_options raw_options = call_options(options, pools);
 
-		return orbit_call_async(raw(), detail::entry<R, F, Args...>, bytes.data, sizeof(bytes.data),
+		return orbit_call_async(raw(), detail::entry<R, F, Args...>, bytes.data(), bytes.size(),
 					&raw_options, task);
 	}
 

@@ -52,8 +52,39 @@ TEST(Describe, HasAWordForEveryCauseAndError)
 		EXPECT_FALSE(text(outcome(-ECONNRESET, static_cast<orbit_cause>(cause))).empty());
 	for (int error = 0; error < 200; error++)
 		EXPECT_FALSE(text(outcome(-error)).empty()) << error;
-	EXPECT_EQ(text(outcome(-ENOMEM)), "Cannot allocate memory");
-	EXPECT_EQ(text(outcome(-100000)), "error -100000");
+	EXPECT_EQ(text(outcome(-ENOMEM)), "no memory for the task or its snapshot");
+	EXPECT_EQ(text(outcome(-100000)), "error 100000");
+}
+
+std::string text(int error, orbit_step step)
+{
+	return orbit::Error(error, step).message();
+}
+
+// The same number has other causes elsewhere.
+TEST(Describe, HasTheWordsOfWhatFailed)
+{
+	EXPECT_EQ(text(-EAGAIN, ORBIT_STEP_CALL), "the orbit's queue is full");
+	EXPECT_NE(text(-EAGAIN, ORBIT_STEP_CREATE).find("RLIMIT_NPROC"), std::string::npos);
+	EXPECT_NE(text(-ENXIO, ORBIT_STEP_CREATE).find("orbit_prepare()"), std::string::npos);
+	EXPECT_NE(text(-ENXIO, ORBIT_STEP_CALL).find("unmapped"), std::string::npos);
+	EXPECT_NE(text(-EPERM, ORBIT_STEP_CALL).find("another process"), std::string::npos);
+	EXPECT_EQ(text(-EPERM, ORBIT_STEP_SEND), orbit::send_bytes(nullptr, {}).error().message());
+	EXPECT_NE(text(-ENOSYS, ORBIT_STEP_SETUP), "");
+
+	// Where orbits do not work, it is what the probe says.
+	orbit_probe_info info{};
+
+	ASSERT_EQ(orbit_use_backend("kernel"), 0);
+	info.size = sizeof(info);
+	if (const int err = orbit_probe(&info)) {
+		EXPECT_EQ(text(err, ORBIT_STEP_POOL), std::string(info.reason) + " " + info.advice);
+		EXPECT_EQ(orbit::Pool::create(1).error().message(), text(err, ORBIT_STEP_POOL));
+	}
+	for (int step = ORBIT_STEP_CALL; step <= ORBIT_STEP_APPLY; step++)
+		for (int error = 1; error < 134; error++)
+			EXPECT_FALSE(text(-error, static_cast<orbit_step>(step)).empty());
+	EXPECT_EQ(orbit_describe_error(EBADF, ORBIT_STEP_CREATE, nullptr, 1), -EINVAL);
 }
 
 TEST(Describe, WorksLikeSnprintf)
