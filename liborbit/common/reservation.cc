@@ -2,6 +2,7 @@
 #include "reservation.h"
 
 #include "../internal.h"
+#include "fork_handlers.h"
 #include "zygote.h"
 
 #include <cerrno>
@@ -28,42 +29,6 @@ void *reservation(std::uintptr_t start, std::size_t bytes, int flags)
 {
 	return mmap(reinterpret_cast<void *>(start), bytes, PROT_NONE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
-}
-
-void before_fork()
-{
-	pthread_mutex_lock(&lock);
-}
-
-void after_fork_in_parent()
-{
-	pthread_mutex_unlock(&lock);
-}
-
-// A child inherits the window but no pool, so the pools have left holes. They are
-// reserved again at once: in an orbit, for the kernel to put its view of the pool
-// there; in any child, so that a stray pointer into a pool faults instead of
-// hitting what malloc put there. What another fork handler has mapped into a hole
-// by then stays (hence no MAP_FIXED).
-void after_fork_in_child()
-{
-	for (const Range *range = ranges.first(); range; range = range->next)
-		reservation(range->start, range->bytes, MAP_FIXED_NOREPLACE);
-	fork_count++;
-	forget_zygote();
-	pthread_mutex_unlock(&lock);
-}
-
-// Before the lock is first taken, so that no child inherits it locked.
-int register_fork_handlers()
-{
-	ORBIT_STATE static pthread_once_t once = PTHREAD_ONCE_INIT;
-	ORBIT_STATE static int err;
-
-	pthread_once(&once, [] {
-		err = -pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-	});
-	return err;
 }
 
 std::size_t default_size()
@@ -209,7 +174,7 @@ std::size_t whole_pages(std::size_t bytes)
 
 int reserve_window(std::size_t bytes)
 {
-	if (const int err = register_fork_handlers())
+	if (const int err = fork_handlers_error())
 		return err;
 
 	pthread_mutex_lock(&lock);
@@ -274,6 +239,30 @@ int reserve_hole(Range *hole)
 unsigned generation()
 {
 	return fork_count;
+}
+
+void reservation_before_fork()
+{
+	pthread_mutex_lock(&lock);
+}
+
+void reservation_after_fork_in_parent()
+{
+	pthread_mutex_unlock(&lock);
+}
+
+// A child inherits the window but no pool, so the pools have left holes. They are
+// reserved again at once: in an orbit, for the kernel to put its view of the pool
+// there; in any child, so that a stray pointer into a pool faults instead of
+// hitting what malloc put there. What somebody has mapped into a hole by then
+// stays (hence no MAP_FIXED).
+void reservation_after_fork_in_child()
+{
+	for (const Range *range = ranges.first(); range; range = range->next)
+		reservation(range->start, range->bytes, MAP_FIXED_NOREPLACE);
+	fork_count++;
+	forget_zygote();
+	pthread_mutex_unlock(&lock);
 }
 
 } // namespace liborbit

@@ -4,6 +4,7 @@
 #include "portable.h"
 
 #include "../common/files.h"
+#include "../common/fork_handlers.h"
 #include "../common/futex.h"
 #include "../common/refusals.h"
 #include "../common/zygote.h"
@@ -87,67 +88,10 @@ int judge_wait(int err, bool interruptible)
 	return err == -EINTR && interruptible ? -EINTR : 0;
 }
 
-// ---- Forks of the main program ----------------------------------------------------------
-
-void before_fork()
-{
-	pthread_mutex_lock(&dispatcher_lock);
-	pthread_mutex_lock(&snapshot_lock);
-	pthread_mutex_lock(&state_lock);
-}
-
-void after_fork_in_parent()
-{
-	pthread_mutex_unlock(&state_lock);
-	pthread_mutex_unlock(&snapshot_lock);
-	pthread_mutex_unlock(&dispatcher_lock);
-}
-
-// Nothing of this is the child's.
-void after_fork_in_child()
-{
-	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
-		if (orbit->running)
-			close_fd(&orbit->running->told);
-		for (Task *task = orbit->first; task; task = task->next)
-			close_fd(&task->told);
-		close_fd(&orbit->link);
-		close_fd(&orbit->socket);
-		close_fd(&orbit->pidfd);
-		close_fd(&orbit->hup);
-		for (View *view = orbit->views; view; view = view->next)
-			close_fd(&view->mirror);
-		orbit->from_main = nullptr; // the mappings were not inherited
-		orbit->to_main = nullptr;
-	}
-	forget_tracking();
-	for (Pool *pool = pools; pool; pool = pool->next)
-		pool->handle->fd = -1;
-	forget_dispatcher();
-	forget_parents();
-	orbits = nullptr;
-	pools = nullptr;
-	after_fork_in_parent(); // the locks are this thread's
-}
-
-int register_fork_handlers()
-{
-	ORBIT_STATE static pthread_once_t once = PTHREAD_ONCE_INIT;
-	ORBIT_STATE static int err;
-
-	pthread_once(&once, [] {
-		err = -pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-	});
-	return err;
-}
-
 // ---- Pools ------------------------------------------------------------------------------
 
 int pool_create(orbit_pool *handle, const char *name)
 {
-	if (const int err = register_fork_handlers())
-		return err;
-
 	auto *pool = allocate<Pool>();
 
 	if (!pool)
@@ -849,8 +793,6 @@ int orbit_create(orbit_handle *handle, const orbit_options *options)
 {
 	Orbit *orbit = nullptr;
 
-	if (const int err = register_fork_handlers())
-		return err;
 	if (const int err = start_dispatcher())
 		return err;
 	if (const int err = make_orbit(&orbit, &handle->fd, options)) {
@@ -1015,6 +957,49 @@ int probe(orbit_probe_info *info)
 } // namespace portable
 
 using namespace portable;
+
+// ---- Forks of the main program ----------------------------------------------------------
+
+void portable_before_fork()
+{
+	pthread_mutex_lock(&dispatcher_lock);
+	pthread_mutex_lock(&snapshot_lock);
+	pthread_mutex_lock(&state_lock);
+}
+
+void portable_after_fork_in_parent()
+{
+	pthread_mutex_unlock(&state_lock);
+	pthread_mutex_unlock(&snapshot_lock);
+	pthread_mutex_unlock(&dispatcher_lock);
+}
+
+// Nothing of this is the child's.
+void portable_after_fork_in_child()
+{
+	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
+		if (orbit->running)
+			close_fd(&orbit->running->told);
+		for (Task *task = orbit->first; task; task = task->next)
+			close_fd(&task->told);
+		close_fd(&orbit->link);
+		close_fd(&orbit->socket);
+		close_fd(&orbit->pidfd);
+		close_fd(&orbit->hup);
+		for (View *view = orbit->views; view; view = view->next)
+			close_fd(&view->mirror);
+		orbit->from_main = nullptr; // the mappings were not inherited
+		orbit->to_main = nullptr;
+	}
+	forget_tracking();
+	for (Pool *pool = pools; pool; pool = pool->next)
+		pool->handle->fd = -1;
+	forget_dispatcher();
+	forget_parents();
+	orbits = nullptr;
+	pools = nullptr;
+	portable_after_fork_in_parent(); // the locks are this thread's
+}
 
 const Backend portable_backend = {
 	.name = "portable",

@@ -652,6 +652,7 @@ void restore_rseq()
 struct Between {
 	void (*run)(const void *user);
 	const void *user;
+	pid_t main;
 	volatile int error; // written by a function that does not return, so to speak
 };
 
@@ -667,6 +668,11 @@ run_forked(void (*run)(const void *user), const void *user)
 
 [[noreturn, gnu::noinline]] __attribute__((no_sanitize("thread", "address"))) void run_between(Between *between)
 {
+	// fork() may wait for a thread of main that holds a lock. With main's end that would be for ever.
+	syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	if (getppid() != between->main)
+		syscall(SYS_exit_group, 0);
+
 	const pid_t pid = fork();
 
 	if (!pid)
@@ -724,7 +730,7 @@ void forget_between()
 
 int fork_orphan(void (*run)(const void *user), const void *user)
 {
-	Between between = {run, user, 0};
+	Between between = {run, user, getpid(), 0};
 	const SignalsBlocked blocked;
 	const pid_t child = start_between(&between);
 
@@ -751,7 +757,7 @@ struct Parent {
 	const void *user;
 	void *stack;
 	std::size_t stack_bytes;
-	pid_t pid;
+	pid_t main, pid;
 	volatile int error;
 	std::uint32_t done; // a futex
 };
@@ -799,12 +805,17 @@ __attribute__((no_sanitize("thread", "address"))) int be_parent(void *user)
 	auto *const parent = static_cast<Parent *>(user);
 
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	// As in run_between(); but only until it has forked, for the thread that made it may end.
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent->main)
+		bare_syscall(SYS_exit_group, 0, 0, 0, 0);
 
 	const pid_t pid = fork();
 
 	if (!pid)
 		run_forked(parent->run, parent->user);
 	parent->error = pid < 0 ? errno : 0;
+	prctl(PR_SET_PDEATHSIG, 0);
 	__atomic_store_n(&parent->done, 1, __ATOMIC_RELEASE);
 	bare_syscall(SYS_futex, reinterpret_cast<long>(&parent->done), FUTEX_WAKE_PRIVATE, 1, 0);
 	// It has its own copies of main's descriptors, whose ends others wait for.
@@ -847,6 +858,7 @@ int fork_with_parent(void (*run)(const void *user), const void *user)
 		return -ENOMEM;
 	parent->run = run;
 	parent->user = user;
+	parent->main = getpid();
 	if (const int err = make_stack(parent)) {
 		free_parent(parent);
 		return err;

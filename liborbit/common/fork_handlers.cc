@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+#include "fork_handlers.h"
+
+#include "../internal.h"
+
+#include <cstdlib>
+
+namespace liborbit {
+
+namespace {
+
+ORBIT_STATE int error;
+
+void before_fork()
+{
+	portable_before_fork();
+	reservation_before_fork();
+}
+
+void after_fork_in_parent()
+{
+	reservation_after_fork_in_parent();
+	portable_after_fork_in_parent();
+}
+
+void after_fork_in_child()
+{
+	reservation_after_fork_in_child();
+	portable_after_fork_in_child();
+}
+
+// Before the constructors of the application, and before any lock is first taken.
+[[gnu::constructor(101)]] void register_fork_handlers()
+{
+	// An allocator may register handlers at its first use. Its locks are taken within the library's.
+	void *piece = malloc(1);
+
+	asm volatile("" : "+r"(piece)); // it is not without effect
+	free(piece);
+	error = -pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+} // namespace
+
+int fork_handlers_error()
+{
+	return error;
+}
+
+} // namespace liborbit
