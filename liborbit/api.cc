@@ -133,7 +133,7 @@ bool is_ours(unsigned made_in)
 
 int check_restrictions(const orbit_options *options)
 {
-	if ((options->flags & ~(ORBIT_KEEP_CORE | ORBIT_RESTART)) ||
+	if ((options->flags & ~(ORBIT_KEEP_CORE | ORBIT_RESTART | ORBIT_KEEP_THREADS)) ||
 	    options->inherit > ORBIT_INHERIT_MINIMAL || (options->nr_ranges && !options->ranges) ||
 	    (options->nr_modules && !options->modules))
 		return -EINVAL;

@@ -253,6 +253,12 @@ ORBIT_API int orbit_pool_fd(const struct orbit_pool *pool) ORBIT_NOTHROW;
 /* orbit_options.flags */
 #define ORBIT_KEEP_CORE (1ULL << 0) /* a crash may leave a core file, as RLIMIT_CORE says */
 #define ORBIT_RESTART (1ULL << 1)   /* when its process has ended, a task gets another */
+/* Threads of a task may go on when it has returned, as those of OpenMP do.  What they
+ * write to pools then is in the views of later tasks. */
+#define ORBIT_KEEP_THREADS (1ULL << 2)
+
+/* orbit_outcome.code, with ORBIT_CAUSE_EXIT: the task has left threads behind */
+#define ORBIT_EXIT_THREADS 254
 
 /* orbit_options.inherit */
 enum orbit_inherit {
@@ -285,7 +291,7 @@ ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
 /**
  * struct orbit_options - for orbit_create()
  * @size: sizeof(struct orbit_options).
- * @flags: ORBIT_KEEP_CORE, ORBIT_RESTART, or 0.
+ * @flags: ORBIT_KEEP_CORE, ORBIT_RESTART, ORBIT_KEEP_THREADS, or 0.
  * @name: For people: the process is called "orbit:NAME".  NULL for none;
  *	otherwise shorter than ORBIT_NAME_LEN.
  * @keep_fds: Descriptors that the orbit shall keep besides 0, 1 and 2.
@@ -691,7 +697,8 @@ ORBIT_API int orbit_task_receive(struct orbit_task *task, uint64_t deadline_ns,
  *	otherwise anything.
  * @size: How many.
  *
- * Called by orbit_update_apply(), in its thread.  Must not throw.
+ * Called by orbit_update_apply(), in its thread.  Must not throw: what an orbit sends
+ * could aim for that, and end the program.  (Targets::add() of <orbit/orbit.hpp> sees to it.)
  *
  * Returns 0 or a negative errno value, which orbit_update_apply() returns.
  */
@@ -765,7 +772,7 @@ struct orbit_apply_options {
  * @size: Set to sizeof by the caller.
  * @applied: Updates that were applied, if with conflicts.
  * @refused: Updates aimed at what was not declared.
- * @failed: Operations that returned an error, and pages that could not be put in
+ * @failed: Operations that returned an error or threw, and pages that could not be put in
  *	place for another reason than a conflict.
  * @pages: Pages put in place.
  * @conflicts: Pages that were not, because the main program has written to them

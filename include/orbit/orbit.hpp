@@ -366,6 +366,7 @@ struct Options {
 	std::span<const int> keep_fds{}; ///< Descriptors to keep besides 0, 1, 2.
 	bool keep_core = false;		 ///< A crash may leave a core file.
 	bool restart = false;		 ///< After its end, the next task gets a fresh process.
+	bool keep_threads = false;	 ///< Threads of a task may go on when it has returned.
 	std::uint32_t queue_limit = 0;	 ///< Tasks that wait or run; 0: the default.
 	std::uint32_t nr_files = 0;	 ///< Open descriptors, see orbit_options; 0: no limit.
 	std::uint64_t memory_limit = 0;	 ///< Bytes beyond what it starts with; 0: no limit.
@@ -775,8 +776,9 @@ public:
 	[[nodiscard]] expected<void> add(const Pool &pool) { return add(pool.span()); }
 
 	/// Declares an operation. fn takes its arguments, which may have any values; it
-	/// returns nothing, or 0 or a negative errno value, and must not throw.
-	/// Errors: as orbit_targets_add_operation().
+	/// returns nothing, or 0 or a negative errno value. If it throws, it has failed:
+	/// with ENOMEM by std::bad_alloc, otherwise with ECANCELED; what it had done by then
+	/// stays done. Errors: as orbit_targets_add_operation().
 	template <class... Args, class F> [[nodiscard]] expected<void> add(Operation<Args...> operation, F fn)
 	{
 		using Handler = Operator<F, typename detail::OperationArgument<Args>::Type...>;
@@ -827,7 +829,14 @@ private:
 
 			if (!arguments.valid())
 				return -EINVAL;
-			return call(static_cast<Operator *>(user)->fn, arguments, std::index_sequence_for<Args...>());
+			try {
+				return call(static_cast<Operator *>(user)->fn, arguments,
+					    std::index_sequence_for<Args...>());
+			} catch (const std::bad_alloc &) {
+				return -ENOMEM;
+			} catch (...) {
+				return -ECANCELED;
+			}
 		}
 
 		template <std::size_t... I>
@@ -1175,7 +1184,8 @@ public:
 		const orbit_options raw_options{
 			.size = sizeof(raw_options),
 			.flags = (options.keep_core ? ORBIT_KEEP_CORE : 0) |
-				 (options.restart ? ORBIT_RESTART : 0),
+				 (options.restart ? ORBIT_RESTART : 0) |
+				 (options.keep_threads ? ORBIT_KEEP_THREADS : 0),
 			.name = options.name,
 			.keep_fds = options.keep_fds.data(),
 			.nr_keep_fds = options.keep_fds.size(),

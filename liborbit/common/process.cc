@@ -17,18 +17,38 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/single_threaded.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
+
+// There if the program runs under AddressSanitizer, however the library was compiled.
+extern "C" [[gnu::weak]] void __sanitizer_start_switch_fiber(void **, const void *, size_t);
+extern "C" [[gnu::weak]] void __sanitizer_finish_switch_fiber(void *, const void **, size_t *);
 
 namespace liborbit {
 
 namespace {
 
+// Of the process of an orbit.
+ORBIT_STATE bool threads_may_stay, small_stack;
+ORBIT_STATE nlink_t alone; // links of /proc/self/task when there is one thread; 0 if nobody tells
+
 // exit() in a task must not run what the main program registered for its own end.
 void end_at_exit(int status, void *)
 {
+	fflush(stdout);
 	_exit(status);
+}
+
+// One for each thread, and two. 0 if nobody tells.
+nlink_t count_task_links()
+{
+	struct stat st {};
+
+	return stat("/proc/self/task", &st) ? 0 : st.st_nlink;
 }
 
 int by_number(const void *a, const void *b)
@@ -85,19 +105,55 @@ int close_all_but(int *fds, std::size_t count)
 	return close_from_to(next, ~0U);
 }
 
+// What stand_alone() looks for among the mappings.
+struct Stack {
+	std::uintptr_t here; // an address on it
+	bool grows;	     // the one that the program began with
+};
+
 // Memory that the main program shares with other processes is shared with this
 // one too. It must not be able to write there.
-int protect_shared_memory()
+int protect_shared_memory(Stack *stack)
 {
 	return for_each_mapping(
-		[](void *, const Mapping &mapping) {
+		[](void *user, const Mapping &mapping) {
+			auto *const found = static_cast<Stack *>(user);
 			void *start = reinterpret_cast<void *>(mapping.start);
 
+			if (found->here >= mapping.start && found->here < mapping.end)
+				found->grows = !std::strcmp(mapping.name, "[stack]");
 			if (!mapping.writable || !mapping.shared)
 				return 0;
 			return mprotect(start, mapping.end - mapping.start, PROT_READ) ? -errno : 0;
 		},
-		nullptr);
+		stack);
+}
+
+std::size_t usual_stack()
+{
+	constexpr std::size_t usual = 8 << 20, most = 64 << 20;
+	rlimit limit = {usual, usual};
+
+	getrlimit(RLIMIT_STACK, &limit);
+	return whole_pages(limit.rlim_cur < most ? limit.rlim_cur : usual);
+}
+
+// Whether a thread's stack has much less room than a program's.
+bool is_small(const Stack &stack)
+{
+	pthread_attr_t attr;
+	void *start = nullptr;
+	std::size_t bytes = 0;
+
+	if (stack.grows || pthread_getattr_np(pthread_self(), &attr))
+		return false;
+	pthread_attr_getstack(&attr, &start, &bytes);
+	pthread_attr_destroy(&attr);
+
+	const std::uintptr_t left = stack.here - reinterpret_cast<std::uintptr_t>(start);
+
+	// Where it is another stack than the C library thinks, the library has made it.
+	return left < bytes && left < usual_stack() / 4 * 3;
 }
 
 // The orbit or template is told by another descriptor than it was called on, which
@@ -112,9 +168,35 @@ int attach(int fd, orbit_ctl_op op)
 	return attached;
 }
 
-// fd is the orbit's or its template's.
-int attach_and_serve(int fd, std::size_t arg_room)
+// ---- The stack of tasks
+
+struct StackSwitch {
+	int (*fn)(void *user);
+	void *user;
+	void *stack;
+	std::size_t bytes;
+	ucontext_t context;
+};
+
+ORBIT_STATE StackSwitch *stack_switch;
+
+void run_switched()
 {
+	if (__sanitizer_finish_switch_fiber)
+		__sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+	_exit(-stack_switch->fn(stack_switch->user));
+}
+
+// ---- The process of an orbit
+
+struct Serving {
+	int fd; // the orbit's or its template's
+	std::size_t arg_room;
+};
+
+int attach_and_serve(void *user)
+{
+	const auto [fd, arg_room] = *static_cast<const Serving *>(user);
 	sigset_t none;
 
 	// Mapped, not allocated, for an orbit that corrupts its heap to fail in its
@@ -133,9 +215,9 @@ int attach_and_serve(int fd, std::size_t arg_room)
 	serve(try_lift(server), arg, arg_room);
 }
 
-void sleep_ms(long ms)
+void sleep_us(long us)
 {
-	const timespec time = {0, ms * 1000'000};
+	const timespec time = {0, us * 1000};
 
 	nanosleep(&time, nullptr);
 }
@@ -144,6 +226,7 @@ void sleep_ms(long ms)
 int spawn_server(int template_fd, std::size_t arg_room, bool first)
 {
 	const long patience_ms = first ? 800 : 20'000, longest_ms = 100;
+	Serving serving = {template_fd, arg_room};
 	long waited_ms = 0;
 	int err = 0;
 
@@ -153,12 +236,12 @@ int spawn_server(int template_fd, std::size_t arg_room, bool first)
 		const pid_t pid = _Fork();
 
 		if (!pid)
-			_exit(-attach_and_serve(template_fd, arg_room));
+			_exit(-run_on_task_stack(attach_and_serve, &serving));
 		err = pid < 0 ? -errno : wait_until_left(pid);
 		if (err != -EAGAIN && err != -ENOMEM && (err != -ECHILD || waited_ms > 800))
 			break;
 		pause_ms = pause_ms * 2 < longest_ms ? pause_ms * 2 : longest_ms;
-		sleep_ms(pause_ms);
+		sleep_us(pause_ms * 1000);
 	}
 	// While it was tried, the orbit may have come to its end.
 	return err == -EBUSY ? 0 : err;
@@ -289,10 +372,15 @@ int stand_alone(const Birth &birth)
 
 		setrlimit(RLIMIT_CORE, &none);
 	}
+	threads_may_stay = birth.flags & ORBIT_KEEP_THREADS;
 	on_exit(end_at_exit, nullptr);
 	__fpurge(stdout); // the main program prints what it has buffered
-	if (const int err = protect_shared_memory())
+
+	Stack stack = {reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)), false};
+
+	if (const int err = protect_shared_memory(&stack))
 		return err;
+	small_stack = is_small(stack);
 	return close_all_but(birth.fds, birth.nr_fds);
 }
 
@@ -300,8 +388,70 @@ int become_orbit(const Birth &birth)
 {
 	if (birth.owner >= 0)
 		become_fork_server(birth);
+
+	Serving serving = {birth.client, birth.arg_room};
+
 	return birth.flags & ORBIT_RESTART ? become_template(birth.client, birth.arg_room) :
-					     attach_and_serve(birth.client, birth.arg_room);
+					     run_on_task_stack(attach_and_serve, &serving);
+}
+
+void finish_task()
+{
+	constexpr long longest_us = 100'000;
+
+	fflush(stdout);
+	if (__libc_single_threaded || threads_may_stay || !alone)
+		return;
+	// One that has been joined is there for a moment still.
+	for (long slept_us = 0, pause_us = 20; count_task_links() > alone; pause_us *= 2) {
+		if (slept_us > longest_us)
+			_exit(ORBIT_EXIT_THREADS);
+		sleep_us(pause_us);
+		slept_us += pause_us;
+	}
+}
+
+void *map_stack(std::size_t *bytes)
+{
+	*bytes = usual_stack();
+
+	void *const stack = mmap(nullptr, *bytes, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+
+	if (stack == MAP_FAILED)
+		return nullptr;
+	if (!mprotect(stack, page_size(), PROT_NONE)) // it ends there
+		return stack;
+	munmap(stack, *bytes);
+	return nullptr;
+}
+
+int run_on_task_stack(int (*fn)(void *user), void *user)
+{
+	alone = count_task_links();
+	if (!small_stack)
+		return fn(user);
+
+	static_assert(sizeof(StackSwitch) <= 4096);
+	void *const memory = mmap(nullptr, sizeof(StackSwitch), PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return -errno;
+	stack_switch = static_cast<StackSwitch *>(memory);
+	stack_switch->fn = fn;
+	stack_switch->user = user;
+	stack_switch->stack = map_stack(&stack_switch->bytes);
+	if (!stack_switch->stack)
+		return -ENOMEM;
+	getcontext(&stack_switch->context);
+	stack_switch->context.uc_stack.ss_sp = stack_switch->stack;
+	stack_switch->context.uc_stack.ss_size = stack_switch->bytes;
+	makecontext(&stack_switch->context, run_switched, 0);
+	if (__sanitizer_start_switch_fiber)
+		__sanitizer_start_switch_fiber(nullptr, stack_switch->stack, stack_switch->bytes);
+	setcontext(&stack_switch->context);
+	return -errno;
 }
 
 int wait_until_left(pid_t child)

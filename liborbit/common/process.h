@@ -56,6 +56,17 @@ int wait_until_up(int client);
 int stand_alone(const Birth &birth);
 int become_orbit(const Birth &birth);
 
+// In the process of an orbit, when a task has returned: write out what it has printed, and see that it
+// is alone. Does not return if the task has left threads behind.
+void finish_task();
+
+// As much stack as a program has, with a page at its end that nobody can access. nullptr: no memory.
+void *map_stack(std::size_t *bytes);
+
+// Call a function that does not return, on a larger stack if this one is small: that of a thread may be,
+// and tasks run on the stack of the thread that created the orbit. Returns -errno.
+int run_on_task_stack(int (*fn)(void *user), void *user);
+
 // A line of /proc/self/maps.
 struct Mapping {
 	std::uintptr_t start, end;

@@ -8,6 +8,7 @@
 #include "check.h"
 
 #include "../kernel/syscall.h"
+#include "process.h"
 #include "../portable/fork_server.h"
 
 #include <unistd.h>
@@ -45,7 +46,7 @@ std::uint64_t run_task(orbit_entry entry, const void *arg, std::size_t arg_size)
 	const std::uint64_t value =
 		born_with ? run_watched(entry, arg, arg_size) : entry(arg, arg_size);
 
-	asm volatile(""); // no tail call: this frame has to be there
+	finish_task();
 	return value;
 }
 

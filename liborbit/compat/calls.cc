@@ -625,6 +625,7 @@ int make_orbit(Module *module)
 	options.size = sizeof(options);
 	options.name = module->pub.name;
 	options.queue_limit = ORBIT_MAX_QUEUE;
+	options.flags = ORBIT_KEEP_THREADS; // programs were not told to end them
 	// Another thread may close one of them meanwhile.
 	for (int tries = 0; tries < 8; tries++) {
 		int *fds;

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <ctime>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -25,9 +26,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#endif
+// There if the program runs under AddressSanitizer, however the library was compiled.
+extern "C" [[gnu::weak]] void __asan_unpoison_memory_region(const volatile void *, size_t);
 
 namespace liborbit {
 
@@ -458,9 +458,16 @@ int share_pages(int shared)
 	return 0;
 }
 
+struct Serving {
+	int socket, shared;
+	const Birth *birth;
+};
+
 // Returns only if it failed.
-int become_server(int socket, int shared, const Birth &birth)
+int become_server(void *user)
 {
+	auto [socket, shared, its_birth] = *static_cast<const Serving *>(user);
+	const Birth &birth = *its_birth;
 	sigset_t none;
 	// Mapped, not allocated, for an orbit that corrupts its heap to fail in its own code; and
 	// page-aligned, as promised to the task.
@@ -529,8 +536,11 @@ void spawn(ForkServer *fork_server, int err, int *fds, std::size_t nr_fds)
 		// when this process was made.
 		const pid_t pid = _Fork();
 
-		if (!pid)
-			_exit(-become_server(fds[0], fds[1], *fork_server->birth));
+		if (!pid) {
+			Serving serving = {fds[0], fds[1], fork_server->birth};
+
+			_exit(-run_on_task_stack(become_server, &serving));
+		}
 
 		const int fd = pid < 0 ? -errno : open_pidfd(pid);
 
@@ -682,20 +692,21 @@ run_forked(void (*run)(const void *user), const void *user)
 		syscall(SYS_exit_group, 0);
 }
 
-// vfork() without SIGCHLD. The child must not return from the function that called it.
-[[gnu::noinline]] __attribute__((no_sanitize("thread", "address"))) pid_t start_between(Between *between)
+// vfork() without SIGCHLD. The child must not return from the function that this is in.
+[[gnu::always_inline]] inline long clone_in_this_memory()
 {
 	constexpr unsigned long flags = CLONE_VM | CLONE_VFORK;
-	long pid;
 
 #if defined(__x86_64__)
 	register long tls __asm__("r8") = 0;
 	register long tid __asm__("r10") = 0;
+	long pid;
 
 	__asm__ volatile("syscall"
 			 : "=a"(pid)
 			 : "a"(SYS_clone), "D"(flags), "S"(0L), "d"(0L), "r"(tid), "r"(tls)
 			 : "rcx", "r11", "memory");
+	return pid;
 #elif defined(__aarch64__)
 	register long number __asm__("x8") = SYS_clone;
 	register long x0 __asm__("x0") = flags;
@@ -705,10 +716,16 @@ run_forked(void (*run)(const void *user), const void *user)
 	register long x4 __asm__("x4") = 0;
 
 	__asm__ volatile("svc 0" : "+r"(x0) : "r"(number), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
-	pid = x0;
+	return x0;
 #else
-	pid = -ENOSYS;
+	return -ENOSYS + static_cast<long>(flags) * 0;
 #endif
+}
+
+[[gnu::noinline]] __attribute__((no_sanitize("thread", "address"))) pid_t start_between(Between *between)
+{
+	const long pid = clone_in_this_memory();
+
 	if (!pid)
 		run_between(between);
 	return static_cast<pid_t>(pid);
@@ -718,12 +735,11 @@ run_forked(void (*run)(const void *user), const void *user)
 // return to take them away.
 void forget_between()
 {
-#if defined(__SANITIZE_ADDRESS__)
 	constexpr std::uintptr_t most = 256 << 10;
 	const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
 
-	__asan_unpoison_memory_region(reinterpret_cast<void *>(here - most), most);
-#endif
+	if (__asan_unpoison_memory_region)
+		__asan_unpoison_memory_region(reinterpret_cast<void *>(here - most), most);
 }
 
 } // namespace
@@ -745,11 +761,11 @@ int fork_orphan(void (*run)(const void *user), const void *user)
 	return child < 0 ? child : -between.error;
 }
 
-// ---- Where main is init, or a subreaper
+// ---- Where main is init, or a subreaper, or nobody reaps orphans
 
 namespace {
 
-// Orphans are its children there. So the process between stays, with a stack of its own, as their
+// Orphans are its children there, or nobody's. So the process between stays, with a stack of its own, as their
 // parent: it raises no signal, and a wait function finds it only with __WALL or __WCLONE.
 struct Parent {
 	Parent *next;
@@ -764,13 +780,6 @@ struct Parent {
 
 ORBIT_STATE Parent *parents;
 ORBIT_STATE pthread_mutex_t parents_lock = PTHREAD_MUTEX_INITIALIZER;
-
-bool adopts_orphans()
-{
-	int subreaper = 0;
-
-	return getpid() == 1 || (!prctl(PR_GET_CHILD_SUBREAPER, &subreaper) && subreaper);
-}
 
 // Without errno, which is the other thread's.
 [[gnu::always_inline]] inline long bare_syscall(long number, long a, long b, long c, long d)
@@ -796,6 +805,57 @@ bool adopts_orphans()
 #else
 	return -ENOSYS + (number + a + b + c + d) * 0;
 #endif
+}
+
+bool adopts_orphans()
+{
+	int subreaper = 0;
+
+	return getpid() == 1 || (!prctl(PR_GET_CHILD_SUBREAPER, &subreaper) && subreaper);
+}
+
+// Leaves an orphan that has ended. In it *orphan is set.
+[[gnu::noinline]] __attribute__((no_sanitize("thread", "address"))) pid_t start_orphan(volatile pid_t *orphan)
+{
+	const long between = clone_in_this_memory();
+
+	if (between)
+		return static_cast<pid_t>(between);
+
+	const long pid = clone_in_this_memory();
+
+	if (pid)
+		*orphan = static_cast<pid_t>(pid);
+	for (;;)
+		bare_syscall(SYS_exit_group, 0, 0, 0, 0);
+}
+
+// Whether those who adopt orphans here reap them. Where a container's first process does not, each would
+// stay as a zombie. One orphan is enough to find out. If it takes long, the answer is no: that does no harm.
+bool orphans_are_reaped()
+{
+	constexpr long ms = 1000'000;
+	ORBIT_STATE static int answer; // 0: not known yet
+	volatile pid_t orphan = 0;
+
+	if (const int known = __atomic_load_n(&answer, __ATOMIC_RELAXED))
+		return known > 0;
+
+	const SignalsBlocked blocked;
+	const pid_t between = start_orphan(&orphan);
+	bool reaped = between < 0 || orphan <= 0;
+
+	while (between > 0 && waitpid(between, nullptr, __WCLONE) < 0 && errno == EINTR)
+		;
+	for (int tries = 0; !reaped && tries < 300; tries++) {
+		const timespec pause = {0, tries < 10 ? ms / 10 : ms};
+
+		reaped = kill(orphan, 0) && errno != EPERM;
+		if (!reaped)
+			nanosleep(&pause, nullptr);
+	}
+	__atomic_store_n(&answer, reaped ? 1 : -1, __ATOMIC_RELAXED);
+	return reaped;
 }
 
 // Until it has forked, the thread that made it waits, and this one has its thread-local variables.
@@ -833,23 +893,6 @@ void free_parent(Parent *parent)
 	free(parent);
 }
 
-// The fork server runs on this stack, and so do tasks.
-int make_stack(Parent *parent)
-{
-	constexpr std::size_t usual = 8 << 20, most = 64 << 20;
-	rlimit limit = {usual, usual};
-
-	getrlimit(RLIMIT_STACK, &limit);
-	parent->stack_bytes = whole_pages(limit.rlim_cur < most ? limit.rlim_cur : usual);
-	parent->stack = mmap(nullptr, parent->stack_bytes, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-	if (parent->stack == MAP_FAILED) {
-		parent->stack = nullptr;
-		return -ENOMEM;
-	}
-	return mprotect(parent->stack, page_size(), PROT_NONE) ? -errno : 0; // it ends there
-}
-
 int fork_with_parent(void (*run)(const void *user), const void *user)
 {
 	auto *parent = static_cast<Parent *>(calloc(1, sizeof(Parent)));
@@ -859,9 +902,10 @@ int fork_with_parent(void (*run)(const void *user), const void *user)
 	parent->run = run;
 	parent->user = user;
 	parent->main = getpid();
-	if (const int err = make_stack(parent)) {
+	parent->stack = map_stack(&parent->stack_bytes); // the fork server runs on it, and so do tasks
+	if (!parent->stack) {
 		free_parent(parent);
-		return err;
+		return -ENOMEM;
 	}
 
 	const SignalsBlocked blocked;
@@ -916,7 +960,8 @@ int start_fork_server(const Birth &birth)
 	const auto run = [](const void *user) { run_fork_server(user); };
 
 	reap_parents();
-	return adopts_orphans() ? fork_with_parent(run, &birth) : fork_orphan(run, &birth);
+	return adopts_orphans() || !orphans_are_reaped() ? fork_with_parent(run, &birth) :
+							   fork_orphan(run, &birth);
 }
 
 void become_fork_server(const Birth &birth)

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <fstream>
 #include <sched.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -86,6 +87,58 @@ TEST(Adoption, OfInit)
 
 		if (!init)
 			_exit(getpid() == 1 ? lead_a_life() : 78);
+		waitpid(init, &status, 0);
+		return WIFEXITED(status) ? WEXITSTATUS(status) : 79;
+	});
+	const int status = main.wait();
+
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		GTEST_SKIP() << "no namespaces here";
+	EXPECT_EQ(status, 0);
+}
+
+// Zombies in this namespace.
+std::size_t count_zombies()
+{
+	std::size_t zombies = 0;
+
+	for (pid_t pid = 2; pid < 2000; pid++) {
+		std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+		std::string word, state;
+
+		// None of the names that may be there has a blank.
+		zombies += file >> word >> word >> state && state == "Z";
+	}
+	return zombies;
+}
+
+// The first process of a container may be one that never waits. Then orbits have another parent, and one
+// zombie is left, by which that was found out.
+TEST(Adoption, OfAnInitThatDoesNotReap)
+{
+	OtherMain main([] {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS))
+			return 77;
+
+		const pid_t init = fork();
+		int status = 0;
+
+		if (!init) {
+			if (mount("proc", "/proc", "proc", 0, nullptr))
+				_exit(77);
+
+			const pid_t program = fork();
+
+			if (!program) {
+				for (int round = 0; round < 20; round++)
+					if (make_orbit().call({}, [] { return 7; }) != 7)
+						_exit(1);
+				// Who has been a parent may take a moment to end.
+				_exit(eventually([] { return make_orbit().fd() >= 0 && count_zombies() <= 3; }) ? 0 : 2);
+			}
+			waitpid(program, &status, 0); // and nobody else
+			_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 78);
+		}
 		waitpid(init, &status, 0);
 		return WIFEXITED(status) ? WEXITSTATUS(status) : 79;
 	});
