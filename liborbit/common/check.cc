@@ -21,6 +21,10 @@
 extern char orbit_state_start[] __asm__("__start_orbit_state") __attribute__((visibility("hidden")));
 extern char orbit_state_end[] __asm__("__stop_orbit_state") __attribute__((visibility("hidden")));
 
+// There if the program runs under a sanitizer, whose own reads are everywhere.
+extern "C" [[gnu::weak]] void __asan_init();
+extern "C" [[gnu::weak]] void __tsan_init();
+
 namespace liborbit {
 
 ORBIT_STATE Watch *born_with;
@@ -33,6 +37,7 @@ constexpr std::size_t max_changed = 16384; // pages of which an orbit is told th
 constexpr std::size_t max_told = 8;	   // lines for a call, and for an orbit's process
 constexpr std::size_t batch = 64;	   // pages that are read at a time
 constexpr std::size_t page_bytes = 4096;
+constexpr std::size_t most_bytes = std::size_t{1} << 38; // a larger mapping is no program's data
 
 enum class Kind : unsigned char { heap, stack, variables, other };
 
@@ -163,7 +168,8 @@ int add_area(void *user, const Mapping &mapping)
 	Modules module{mapping.start, mapping.end, false, false};
 	Kind kind = Kind::other;
 
-	if (!mapping.writable || !mapping.readable || mapping.shared || areas->count == max_areas)
+	if (!mapping.writable || !mapping.readable || mapping.shared || mapping.end - mapping.start > most_bytes ||
+	    areas->count == max_areas)
 		return 0;
 	dl_iterate_phdr(look_at_module, &module);
 	if (module.overlap && !module.executable)
@@ -773,6 +779,10 @@ void check_before_create(orbit_handle *orbit, const orbit_options *options)
 {
 	timespec patience;
 
+	if (__asan_init || __tsan_init) {
+		tell("a sanitizer is at work, so reads of orbit \"%s\" are not watched", orbit->name);
+		return;
+	}
 	// In a child of a program that was just here, nobody would give the lock back.
 	clock_gettime(CLOCK_REALTIME, &patience);
 	patience.tv_sec++;
