@@ -72,7 +72,8 @@ help:
 	@echo 'make boot      a shell on the patched kernel, in a virtual machine with this root directory'
 	@echo 'make kernel    build the patched kernel, and print where it is'
 	@echo 'make programs  build the library, the examples and the tests'
-	@echo 'make install   install the library and its headers (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
+	@echo 'make install   build and install the library and its headers, and nothing else'
+	@echo '               (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR); needs a compiler for C++20)'
 	@echo 'make deb       build Debian packages of the library, in $(BUILD)/deb'
 	@echo 'make deps      install the Debian packages that all this needs'
 	@echo 'make clean     delete $(BUILD)/; `linux-patches/build clean` deletes the kernels'
@@ -204,7 +205,8 @@ $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc) $(library)
 # With several sources the compiler names a .d after each of them.
 -include $(wildcard $(BUILD)/examples/*.d)
 
-install: deps
+# The library and nothing else: what it takes to build it has to be there.
+install:
 	@$(MAKE) --no-print-directory -C liborbit all install BUILD=$(abspath $(BUILD))/liborbit \
 		PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
 

@@ -24,6 +24,10 @@
 #ifndef ORBIT_MEMORY_HPP
 #define ORBIT_MEMORY_HPP
 
+#if !__has_include(<boost/interprocess/mem_algo/rbtree_best_fit.hpp>)
+#error "<orbit/memory.hpp> needs Boost.Interprocess, headers only (Debian: apt-get install libboost-dev)"
+#endif
+
 #include <orbit/orbit.hpp>
 
 #include <algorithm>

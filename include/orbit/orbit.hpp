@@ -27,6 +27,10 @@
 #ifndef ORBIT_ORBIT_HPP
 #define ORBIT_ORBIT_HPP
 
+#if !__has_include(<tl/expected.hpp>)
+#error "<orbit/orbit.hpp> needs <tl/expected.hpp> (Debian: apt-get install libexpected-dev)"
+#endif
+
 #include <orbit/orbit.h>
 
 #include <array>

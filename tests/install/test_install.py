@@ -87,6 +87,32 @@ class Installed(unittest.TestCase):
                               PKG_CONFIG_PATH=f"{destination}/usr/local/lib/pkgconfig")
         self.assertEqual(version.strip(), VERSION)
 
+    def test_make_install_installs_and_nothing_else(self):
+        """No packages of the system, no tests, no benchmarks: from a script that must not."""
+        text = self.run_ok(["make", "-n", "-C", ROOT, "install", f"BUILD={BUILD.parent}",
+                            f"DESTDIR={self.work}/destination"])
+        text = text.replace(str(ROOT), "ROOT")
+        self.assertTrue("install -m 644 ROOT/build/liborbit/liborbit.a" in text or
+                        f"install -m 644 {BUILD}/liborbit.a" in text)
+        self.assertIsNone(re.search(r"install-packages|apt-get|tests/|bench/|linux-patches", text))
+        self.assertFalse((self.work / "destination").exists())
+
+    def test_what_headers_need_is_named(self):
+        """Where it is missing, by the compiler; and by pkg-config, which cannot look for it."""
+        told = self.run_ok(["pkg-config", "--list-all"],
+                           PKG_CONFIG_LIBDIR=f"{self.install()}/usr/local/lib/pkgconfig")
+        for header, needed, package in (("orbit.hpp", "tl/expected.hpp", "libexpected-dev"),
+                                        ("memory.hpp", "Boost.Interprocess", "libboost-dev")):
+            source = self.work / "program.cc"
+            source.write_text(f"#include <orbit/{header}>\n")
+            status, text = run(["g++", "-std=c++20", "-nostdinc", "-nostdinc++", "-fsyntax-only",
+                                "-I", ROOT / "include", source])
+            self.assertNotEqual(status, 0)
+            first = text.split("error: ")[1].splitlines()[0]
+            for text in first, told:
+                self.assertIn(needed, text)
+                self.assertIn(package, text)
+
     def cmake(self, destination, prefix, wanted):
         return run(["cmake", "-S", CONSUMER, "-B", self.work / "cmake", f"-DWANTED={wanted}",
                     f"-DCMAKE_PREFIX_PATH={destination}{prefix}",
