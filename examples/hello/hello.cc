@@ -15,8 +15,7 @@ int main()
 	auto pool = orbit::Pool::create(sizeof(Table));
 	auto audit = orbit::Orbit::create({.name = "audit"});
 	if (!pool || !audit) {
-		const auto probe = orbit::probe();
-		std::printf("%s %s\n", probe.reason, probe.advice);
+		std::printf("%s\n", (pool ? audit.error() : pool.error()).message().c_str());
 		return 1;
 	}
 	Table *table = pool->construct<Table>();
