@@ -160,7 +160,12 @@ ORBIT_API int orbit_probe_backend(size_t index, struct orbit_probe_info *out) OR
  * without that it is "auto".  The choice is for the life of the process: call this
  * before pools and orbits are made.  With the portable backend, ORBIT_TRACKER=mprotect
  * (rather than userfaultfd, or auto) has changed pages found by a signal handler (ORBIT_FEATURE_CUT, and not
- * ORBIT_FEATURE_IO); a thread that blocks SIGSEGV must not write to pools then.
+ * ORBIT_FEATURE_IO); a thread that blocks SIGSEGV must not write to pools then.  The
+ * application's own handler for SIGSEGV works beside it, whenever sigaction() or signal() installs it;
+ * one that a system call installs takes its place until the next call.  What the application
+ * makes writable by mprotect() counts as changed.  A program may have vm.max_map_count mappings: pools
+ * take half of them at most, and neighbours of a changed page count as changed where
+ * that would not be enough.
  *
  * Returns 0.  -EINVAL: there is no such backend.  -EALREADY: another one is used.
  * -EPERM: called in an orbit.

@@ -9,19 +9,24 @@
 
 namespace liborbit {
 
+// The C library's. What the application calls may be ours, see portable/overrides.cc.
+int real_sigaction(int signal, const struct sigaction *wanted, struct sigaction *before);
+
+inline void block_signals(sigset_t *before)
+{
+	sigset_t every;
+
+	sigfillset(&every);
+	// What a filter refuses with this, a handler may allow. Blocked, it would end the program.
+	sigdelset(&every, SIGSYS);
+	pthread_sigmask(SIG_SETMASK, &every, before);
+}
+
 // As long as it exists, no handler of the application runs in this thread, or in what is started
 // by it: threads and processes inherit the mask.
 class SignalsBlocked {
 public:
-	SignalsBlocked()
-	{
-		sigset_t every;
-
-		sigfillset(&every);
-		// What a filter refuses with this, a handler may allow. Blocked, it would end the program.
-		sigdelset(&every, SIGSYS);
-		pthread_sigmask(SIG_SETMASK, &every, &before_);
-	}
+	SignalsBlocked() { block_signals(&before_); }
 	SignalsBlocked(const SignalsBlocked &) = delete;
 	~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
@@ -34,7 +39,7 @@ inline void act_by_default(int signal, const siginfo_t *info)
 {
 	struct sigaction by_default = {};
 
-	sigaction(signal, &by_default, nullptr);
+	real_sigaction(signal, &by_default, nullptr);
 	// A fault occurs again; what somebody sent has to be sent again.
 	if (info->si_code <= 0)
 		syscall(SYS_tgkill, getpid(), gettid(), signal);

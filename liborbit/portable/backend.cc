@@ -947,7 +947,8 @@ int probe(orbit_probe_info *info)
 		info->reason = "Processes carry orbits; userfaultfd tells which pages have changed.";
 	} else {
 		info->features |= ORBIT_FEATURE_CUT;
-		info->reason = "Processes carry orbits; a SIGSEGV handler tells which pages have changed.";
+		info->reason = "Processes carry orbits; a SIGSEGV handler tells which pages have changed, with half of vm.max_map_count "
+			       "mappings at most.";
 	}
 	return 0;
 }

@@ -83,7 +83,7 @@ int catch_faults()
 		return -errno;
 	action.sa_sigaction = on_fault;
 	action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-	return sigaction(SIGSEGV, &action, nullptr) || sigaction(SIGBUS, &action, nullptr) ? -errno : 0;
+	return real_sigaction(SIGSEGV, &action, nullptr) || real_sigaction(SIGBUS, &action, nullptr) ? -errno : 0;
 }
 
 // One descriptor more than the task may have: to receive a pool with, or to read a file of /proc.

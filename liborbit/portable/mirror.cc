@@ -377,9 +377,9 @@ int take_snapshot(Orbit *orbit, Task *task)
 	if (!direct && !deltas)
 		err = -ENOMEM;
 	if (!err) {
-		close_pools();
+		const PoolsClosed closed;
+
 		err = copy_changes(task, snapshot, direct, deltas, &counts);
-		open_pools();
 	}
 
 	const Locked locked(&state_lock);

@@ -50,8 +50,15 @@ ORBIT_STATE ScanRegion *regions;
 // How many handlers are at work; closed while a snapshot is being taken.
 ORBIT_STATE std::uint32_t gate;
 
-ORBIT_STATE struct sigaction segv_before;
 ORBIT_STATE bool handler_installed;
+// What the application wants done with SIGSEGV. It changes while handlers of other threads read it, and
+// handlers change it, so there is no lock: a new one has a place of its own.
+constexpr unsigned nr_actions = 64;
+ORBIT_STATE struct sigaction actions[nr_actions];
+ORBIT_STATE std::uint32_t action_taken, action;
+
+// How many mappings pools were split into, about, and how many they may be.
+ORBIT_STATE std::uint32_t splits, most_splits;
 
 void *address_of(const Tracked *pool, std::uint32_t page)
 {
@@ -378,44 +385,148 @@ void enter_gate()
 	}
 }
 
+int protect(const Tracked *pool, std::uint32_t first, std::uint32_t end, int access)
+{
+	// Not by mprotect(), which is ours.
+	return syscall(SYS_mprotect, address_of(pool, first), (end - first) * page_size(), access) ? -errno : 0;
+}
+
+// For each page. What the application itself has taken the permission from is not ours to give back.
+constexpr std::uint8_t is_writable = 1, is_denied = 2;
+
+bool is_set(const Tracked *pool, std::uint32_t page)
+{
+	return __atomic_load_n(&pool->access[page], __ATOMIC_RELAXED) & is_writable;
+}
+
+void count_splits(Tracked *pool, int more)
+{
+	__atomic_fetch_add(&pool->splits, static_cast<std::uint32_t>(more), __ATOMIC_RELAXED);
+	__atomic_fetch_add(&splits, static_cast<std::uint32_t>(more), __ATOMIC_RELAXED);
+}
+
+void forget_splits(Tracked *pool)
+{
+	count_splits(pool, -static_cast<int>(pool->splits));
+}
+
+// Note that these pages can be written to, or no more. The kernel has a mapping for each run of
+// pages with the same permissions.
+void set_writable(Tracked *pool, std::uint32_t first, std::uint32_t end, bool writable)
+{
+	const auto kept = static_cast<std::uint8_t>(~is_writable);
+	const bool left = first ? is_set(pool, first - 1) : writable;
+	const bool right = end < pool->nr_pages ? is_set(pool, end) : writable;
+	const int after = (left != writable) + (right != writable);
+	int before = 0;
+	bool last = left;
+
+	for (std::uint32_t page = first; page < end; page++) {
+		std::uint8_t *const access = &pool->access[page];
+		const bool was = (writable ? __atomic_fetch_or(access, is_writable, __ATOMIC_ACQ_REL) :
+					     __atomic_fetch_and(access, kept, __ATOMIC_ACQ_REL)) &
+				 is_writable;
+
+		if (writable && !was)
+			pool->written[__atomic_fetch_add(&pool->nr_written, 1, __ATOMIC_ACQ_REL)] = page;
+		before += page && was != last;
+		last = was;
+	}
+	before += end < pool->nr_pages && right != last;
+	count_splits(pool, after - before);
+}
+
+// How many pages one fault makes writable. With half of the mappings that pools may have there are
+// so many in a block that all blocks, each with its own permissions, need no more than what is left.
+std::uint32_t block_of(const Tracked *pool)
+{
+	const std::uint32_t used = __atomic_load_n(&splits, __ATOMIC_RELAXED);
+	const std::uint32_t left = used < most_splits ? most_splits - used : 1;
+	std::uint32_t block = 1;
+
+	if (used < most_splits / 2)
+		return 1;
+	while (block < pool->nr_pages && pool->nr_pages / block > left / 2)
+		block *= 2;
+	return block;
+}
+
+Tracked *find_pool(std::uintptr_t at)
+{
+	Tracked *pool = all;
+
+	while (pool && at - pool->start >= pool->nr_pages * page_size())
+		pool = pool->next;
+	return pool;
+}
+
+bool make_writable(Tracked *pool, std::uint32_t page)
+{
+	const std::uint32_t block = block_of(pool);
+	std::uint32_t first = page / block * block;
+	std::uint32_t end = pool->nr_pages - first < block ? pool->nr_pages : first + block;
+
+	if (__atomic_load_n(&pool->nr_denied, __ATOMIC_ACQUIRE)) {
+		first = page;
+		end = page + 1;
+	}
+	set_writable(pool, first, end, true);
+	if (!protect(pool, first, end, PROT_READ | PROT_WRITE))
+		return true;
+	// No mapping left to tell this page from its neighbours.
+	__atomic_store_n(&pool->all_written, true, __ATOMIC_RELEASE);
+	return !protect(pool, 0, pool->nr_pages, PROT_READ | PROT_WRITE);
+}
+
 // A write to a page that is read-only, or was a moment ago. Was it that?
 bool allow_write(std::uintptr_t at)
 {
-	Tracked *pool = all;
 	bool ours = false;
 
 	enter_gate();
-	while (pool && at - pool->start >= pool->nr_pages * page_size())
-		pool = pool->next;
-	if (pool) {
+	if (Tracked *const pool = find_pool(at)) {
 		const auto page = static_cast<std::uint32_t>((at - pool->start) / page_size());
+		const std::uint8_t access = __atomic_load_n(&pool->access[page], __ATOMIC_ACQUIRE);
 
-		ours = true;
-		if (!__atomic_exchange_n(&pool->writable[page], 1, __ATOMIC_ACQ_REL)) {
-			pool->written[__atomic_fetch_add(&pool->nr_written, 1, __ATOMIC_ACQ_REL)] = page;
-			// No mapping left to tell this page from its neighbours.
-			if (mprotect(address_of(pool, page), page_size(), PROT_READ | PROT_WRITE)) {
-				__atomic_store_n(&pool->all_written, true, __ATOMIC_RELEASE);
-				ours = !mprotect(reinterpret_cast<void *>(pool->start),
-						 pool->nr_pages * page_size(), PROT_READ | PROT_WRITE);
-			}
-		}
+		ours = !(access & is_denied) && (access & is_writable || make_writable(pool, page));
 	}
 	leave_gate(&gate);
 	return ours;
 }
 
-// What the application had in place.
+struct sigaction replace_action(const struct sigaction &wanted)
+{
+	const std::uint32_t place = __atomic_fetch_add(&action_taken, 1, __ATOMIC_RELAXED) % nr_actions;
+
+	actions[place] = wanted;
+	return actions[__atomic_exchange_n(&action, place, __ATOMIC_ACQ_REL)];
+}
+
+// As the kernel would call what the application has in place.
 void chain(int signal, siginfo_t *info, void *context)
 {
-	if (segv_before.sa_flags & SA_SIGINFO) {
-		segv_before.sa_sigaction(signal, info, context);
-	} else if (segv_before.sa_handler == SIG_DFL ||
-		   (segv_before.sa_handler == SIG_IGN && info->si_code > 0)) {
+	const struct sigaction wanted = actions[__atomic_load_n(&action, __ATOMIC_ACQUIRE)];
+	const bool informs = wanted.sa_flags & SA_SIGINFO;
+
+	if (!informs && (wanted.sa_handler == SIG_DFL || (wanted.sa_handler == SIG_IGN && info->si_code > 0))) {
 		act_by_default(signal, info);
-	} else if (segv_before.sa_handler != SIG_IGN) {
-		segv_before.sa_handler(signal);
+		return;
 	}
+	if (!informs && wanted.sa_handler == SIG_IGN)
+		return;
+	if (wanted.sa_flags & static_cast<int>(SA_RESETHAND))
+		replace_action({});
+
+	sigset_t mask = static_cast<const ucontext_t *>(context)->uc_sigmask;
+
+	sigorset(&mask, &mask, &wanted.sa_mask);
+	if (!(wanted.sa_flags & SA_NODEFER))
+		sigaddset(&mask, signal);
+	pthread_sigmask(SIG_SETMASK, &mask, nullptr); // the old one comes back with the end of the handler
+	if (informs)
+		wanted.sa_sigaction(signal, info, context);
+	else
+		wanted.sa_handler(signal);
 }
 
 void on_fault(int signal, siginfo_t *info, void *context)
@@ -429,18 +540,84 @@ void on_fault(int signal, siginfo_t *info, void *context)
 		chain(signal, info, context);
 }
 
+// Whoever installs a handler by another way than sigaction() and signal() takes ours away.
+int install_handler()
+{
+	struct sigaction now = {}, ours = {};
+
+	if (real_sigaction(SIGSEGV, nullptr, &now))
+		return -errno;
+	if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_fault)
+		return 0;
+	replace_action(now);
+	ours.sa_sigaction = on_fault;
+	ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+	sigfillset(&ours.sa_mask); // a handler that writes to a pool must not come between
+	sigdelset(&ours.sa_mask, SIGSYS);
+	return real_sigaction(SIGSEGV, &ours, nullptr) ? -errno : 0;
+}
+
+// Half of what the kernel lets a program have: the rest is the application's.
+std::uint32_t find_most_splits()
+{
+	constexpr unsigned usual = 65530;
+	char text[32] = {};
+	const int fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		if (read(fd, text, sizeof(text) - 1) < 0)
+			text[0] = '\0';
+		close(fd);
+	}
+
+	const unsigned long most = strtoul(text, nullptr, 10);
+
+	return static_cast<std::uint32_t>((most && most < INT_MAX ? most : usual) / 2);
+}
+
 int start_mprotect()
 {
-	struct sigaction action = {};
-
-	if (handler_installed)
-		return 0;
-	action.sa_sigaction = on_fault;
-	action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-	if (sigaction(SIGSEGV, &action, &segv_before))
-		return -errno;
+	most_splits = find_most_splits();
+	if (const int err = install_handler())
+		return err;
 	handler_installed = true;
 	return 0;
+}
+
+// The kernel walks only over what is writable. Around what the application denies it has to be done run by run.
+int protect_written(Tracked *pool, std::uint32_t first, std::uint32_t end)
+{
+	int err = 0;
+
+	if (!pool->nr_denied)
+		return protect(pool, first, end, PROT_READ);
+	for (std::uint32_t page = first; page < end && !err; page++) {
+		std::uint32_t run = page;
+
+		while (run < end && pool->access[run] == is_writable)
+			run++;
+		if (run > page) {
+			err = protect(pool, page, run, PROT_READ);
+			page = run;
+		}
+	}
+	return err;
+}
+
+long look_at_all(Tracked *pool, std::uint64_t snapshot)
+{
+	const long total = mark_region(pool, 0, pool->nr_pages, snapshot);
+
+	for (std::uint32_t page = 0; page < pool->nr_pages; page++)
+		pool->access[page] |= is_writable;
+	if (const int err = protect_written(pool, 0, pool->nr_pages))
+		return err;
+	for (std::uint32_t page = 0; page < pool->nr_pages; page++)
+		pool->access[page] &= is_denied;
+	pool->all_written = false;
+	pool->nr_written = 0;
+	forget_splits(pool);
+	return total;
 }
 
 // One snapshot after the other takes what is in the list of written pages, and leaves those that
@@ -451,55 +628,40 @@ long look_by_mprotect(Tracked *pool, std::uint32_t first, std::uint32_t count, s
 	std::uint32_t kept = 0;
 	long total = 0;
 
-	if (pool->all_written) {
-		// All that there is, for good measure.
-		total = mark_region(pool, 0, pool->nr_pages, snapshot);
-		std::memset(pool->writable, 0, pool->nr_pages);
-		if (mprotect(reinterpret_cast<void *>(pool->start), pool->nr_pages * page_size(), PROT_READ))
-			return -errno;
-		pool->all_written = false;
-		pool->nr_written = 0;
-		return total;
-	}
-	for (std::uint32_t i = 0; i < pool->nr_written;) {
-		const std::uint32_t page = pool->written[i];
-		std::uint32_t run = 1;
+	if (pool->all_written)
+		return look_at_all(pool, snapshot); // for good measure
+	if (!pool->nr_written)
+		return 0;
 
-		if (page < first || page >= end) {
+	const bool failed = protect_written(pool, first, end) != 0;
+
+	// From the end, for the list to have them in the order of the writes.
+	for (std::uint32_t i = pool->nr_written; i-- > 0;)
+		if (const std::uint32_t page = pool->written[i]; page >= first && page < end) {
+			mark(pool, page, snapshot);
+			total++;
+			if (!failed) // otherwise it is writable still, and changes with every snapshot
+				set_writable(pool, page, page + 1, false);
+		}
+	for (std::uint32_t i = 0; i < pool->nr_written; i++)
+		if (const std::uint32_t page = pool->written[i]; pool->access[page] & is_writable)
 			pool->written[kept++] = page;
-			i++;
-			continue;
-		}
-		// Neighbours that were written to one after the other.
-		while (i + run < pool->nr_written && pool->written[i + run] == page + run && page + run < end)
-			run++;
-
-		const bool failed = mprotect(address_of(pool, page), run * page_size(), PROT_READ) != 0;
-
-		for (std::uint32_t at = page + run; at-- > page; total++)
-			mark(pool, at, snapshot);
-		for (std::uint32_t at = page; at < page + run; at++) {
-			if (failed) // still writable: it changes with every snapshot
-				pool->written[kept++] = at;
-			else
-				pool->writable[at] = 0;
-		}
-		i += run;
-	}
 	pool->nr_written = kept;
+	if (!kept)
+		forget_splits(pool); // it was an estimate: handlers count at the same time
 	return total;
 }
 
 int allocate_written(Tracked *pool)
 {
-	const std::size_t bytes = pool->nr_pages * (sizeof(*pool->written) + sizeof(*pool->writable));
+	const std::size_t bytes = pool->nr_pages * (sizeof(*pool->written) + sizeof(*pool->access));
 	void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED)
 		return -ENOMEM;
 	pool->written = static_cast<std::uint32_t *>(memory);
-	pool->writable = reinterpret_cast<std::uint8_t *>(pool->written + pool->nr_pages);
+	pool->access = reinterpret_cast<std::uint8_t *>(pool->written + pool->nr_pages);
 	return 0;
 }
 
@@ -608,7 +770,7 @@ void release(Tracked *pool)
 		munmap(pool->pages, tracking_bytes(pool));
 	if (pool->written)
 		munmap(pool->written,
-		       pool->nr_pages * (sizeof(*pool->written) + sizeof(*pool->writable)));
+		       pool->nr_pages * (sizeof(*pool->written) + sizeof(*pool->access)));
 	*pool = {};
 	pool->memory = -1;
 }
@@ -640,26 +802,28 @@ int track(Tracked *pool, const Range &range, const char *name)
 		return err;
 	}
 	// Handlers may be looking for a pool.
-	close_pools();
+	const PoolsClosed closed;
+
 	pool->next = all;
 	all = pool;
 	nr_pools++;
-	open_pools();
 	return 0;
 }
 
 void untrack(Tracked *pool)
 {
-	Tracked **link = &all;
+	{
+		const PoolsClosed closed;
+		Tracked **link = &all;
 
-	close_pools();
-	while (*link && *link != pool)
-		link = &(*link)->next;
-	if (*link) {
-		*link = pool->next;
-		nr_pools--;
+		while (*link && *link != pool)
+			link = &(*link)->next;
+		if (*link) {
+			*link = pool->next;
+			nr_pools--;
+		}
+		forget_splits(pool);
 	}
-	open_pools();
 	release(pool);
 	if (!nr_pools)
 		stop_tracking();
@@ -671,19 +835,79 @@ long look(Tracked *pool, std::uint32_t first, std::uint32_t count, std::uint64_t
 						look_by_mprotect(pool, first, count, snapshot);
 }
 
-void close_pools()
+PoolsClosed::PoolsClosed()
 {
 	if (!handler_installed)
 		return;
+	closed_ = true;
+	block_signals(&before_);
+	if (install_handler())
+		log(ORBIT_LOG_ERROR, "SIGSEGV cannot be handled: writes to pools end the program");
 	close_gate(&gate);
 }
 
-void open_pools()
+PoolsClosed::~PoolsClosed()
 {
-	if (!handler_installed)
+	if (!closed_)
 		return;
 	__atomic_and_fetch(&gate, ~gate_closed, __ATOMIC_RELEASE);
 	futex_wake(&gate);
+	pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+}
+
+bool set_segv_action(const struct sigaction *wanted, struct sigaction *before)
+{
+	if (!handler_installed || in_orbit)
+		return false;
+
+	const struct sigaction old =
+		wanted ? replace_action(*wanted) : actions[__atomic_load_n(&action, __ATOMIC_ACQUIRE)];
+
+	if (before)
+		*before = old;
+	return true;
+}
+
+bool set_access(std::uintptr_t start, std::size_t bytes, int access, int *result)
+{
+	const std::uintptr_t end = start + bytes;
+
+	if (chosen != Tracker::mprotect || in_orbit || start % page_size() || end < start)
+		return false;
+
+	const SignalsBlocked blocked;
+	Tracked *pool;
+
+	enter_gate();
+	for (pool = all; pool; pool = pool->next)
+		if (start < pool->start + pool->nr_pages * page_size() && pool->start < end)
+			break;
+	if (pool) {
+		// Pages of the first pool that it meets; the application knows only its own.
+		const std::uintptr_t from = std::max(start, pool->start);
+		const auto first = static_cast<std::uint32_t>((from - pool->start) / page_size());
+		const auto last = static_cast<std::uint32_t>(
+			std::min<std::uintptr_t>((end - pool->start + page_size() - 1) / page_size(), pool->nr_pages));
+		const bool writes = access & PROT_WRITE;
+
+		// What can be written to from now on counts as changed.
+		if (writes)
+			set_writable(pool, first, last, true);
+		for (std::uint32_t page = first; page < last; page++) {
+			std::uint8_t *const place = &pool->access[page];
+			const std::uint8_t before =
+				writes ? __atomic_fetch_and(place, static_cast<std::uint8_t>(~is_denied), __ATOMIC_ACQ_REL) :
+					 __atomic_fetch_or(place, is_denied, __ATOMIC_ACQ_REL);
+
+			if (!(before & is_denied) != writes)
+				__atomic_fetch_add(&pool->nr_denied, writes ? UINT32_MAX : 1, __ATOMIC_ACQ_REL);
+		}
+		*result = syscall(SYS_mprotect, start, bytes, access) ? -errno : 0;
+		if (*result && protect(pool, first, last, PROT_READ | PROT_WRITE))
+			__atomic_store_n(&pool->all_written, true, __ATOMIC_RELEASE);
+	}
+	leave_gate(&gate);
+	return pool != nullptr;
 }
 
 void forget_tracking()
@@ -696,6 +920,7 @@ void forget_tracking()
 	all = nullptr;
 	nr_pools = 0;
 	gate = 0;
+	splits = 0;
 	stop_tracking();
 }
 

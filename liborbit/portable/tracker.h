@@ -16,6 +16,7 @@
 
 #include "../common/reservation.h"
 
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 
@@ -39,10 +40,12 @@ struct Tracked {
 	std::uint8_t *populated; // for each piece (see track.cc): whether it was seen to have pages
 
 	// For mprotect.
-	std::uint8_t *writable;	  // for each page; 2: all of it is
+	std::uint8_t *access;	  // for each page
 	std::uint32_t *written;	  // which were made writable since the last look
 	std::uint32_t nr_written; // how many
 	bool all_written;	  // and could not be told apart
+	std::uint32_t nr_denied;  // pages that the application keeps from being written to
+	std::uint32_t splits;	  // how many mappings there are beside the first, about
 	Tracked *next;		  // all that there are
 };
 
@@ -64,10 +67,23 @@ void untrack(Tracked *pool);
 // the number of a snapshot, and put them in front of the list. Returns how many, or -errno.
 long look(Tracked *pool, std::uint32_t first, std::uint32_t count, std::uint64_t snapshot);
 
-// While a snapshot is taken: nobody writes to pools, where that can be had. The thread that
-// closed them must not write to them either.
-void close_pools();
-void open_pools();
+// While a snapshot is taken: nobody writes to pools, where that can be had, and no handler runs in this
+// thread, for it might. The thread itself must not write to them either.
+class PoolsClosed {
+public:
+	PoolsClosed();
+	PoolsClosed(const PoolsClosed &) = delete;
+	~PoolsClosed();
+
+private:
+	bool closed_ = false;
+	sigset_t before_;
+};
+
+// What the application does to our handler, and to the permissions of pages, comes here (overrides.cc).
+// False: it does not concern pools.
+bool set_segv_action(const struct sigaction *wanted, struct sigaction *before);
+bool set_access(std::uintptr_t start, std::size_t bytes, int access, int *result);
 
 // In a forked child, which has no pools.
 void forget_tracking();
