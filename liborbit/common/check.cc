@@ -756,7 +756,8 @@ bool start_watching()
 	access.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
 	step.sa_sigaction = on_step;
 	step.sa_flags = SA_SIGINFO | SA_ONSTACK;
-	if (sigaction(SIGSEGV, &access, &watched->segv_before) || sigaction(SIGTRAP, &step, &watched->trap_before))
+	if (real_sigaction(SIGSEGV, &access, &watched->segv_before) ||
+	    real_sigaction(SIGTRAP, &step, &watched->trap_before))
 		return false;
 	makecontext(&watched->task, run_entry, 0);
 	return true;
