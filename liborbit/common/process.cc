@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "process.h"
 
+#include "descriptors.h"
 #include "../internal.h"
 #include "signals.h"
 #include "../kernel/syscall.h"
@@ -281,7 +282,7 @@ int lift(int fd)
 	const int moved = try_lift(fd);
 
 	if (moved < 0 || moved > 2)
-		return moved;
+		return note_descriptor(moved);
 
 	const int err = errno == EINVAL ? EMFILE : errno; // only so few are allowed
 

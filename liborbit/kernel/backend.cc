@@ -3,6 +3,7 @@
 // The backend that uses the system calls of a patched kernel.
 #include "../internal.h"
 
+#include "../common/descriptors.h"
 #include "../common/zygote.h"
 #include "../common/process.h"
 #include "../common/refusals.h"
@@ -127,14 +128,14 @@ int pool_create(orbit_pool *pool, const char *name)
 
 void pool_destroy(orbit_pool *pool)
 {
-	close(pool->fd);
+	close_ours(&pool->fd);
 }
 
 // ---- Orbits -------------------------------------------------------------------
 
 void orbit_close(orbit_handle *orbit)
 {
-	close(orbit->fd);
+	close_ours(&orbit->fd);
 }
 
 int make_process(orbit_handle *orbit, const orbit_options *options)

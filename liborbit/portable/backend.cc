@@ -3,6 +3,7 @@
 // The portable backend: what applications call. See portable.h.
 #include "portable.h"
 
+#include "../common/descriptors.h"
 #include "../common/files.h"
 #include "../common/fork_handlers.h"
 #include "../common/futex.h"
@@ -42,14 +43,12 @@ std::uint64_t now()
 
 void close_fd(int *fd)
 {
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
+	close_ours(fd);
 }
 
 void hang_up(int *fd)
 {
-	if (*fd >= 0)
+	if (is_still_ours(*fd))
 		shutdown(*fd, SHUT_RDWR);
 	close_fd(fd);
 }
@@ -616,6 +615,8 @@ int apply_pages(orbit_task *handle, const orbit_page_range &from, orbit_pool *to
 
 	if (!update || update->kind != ORBIT_UPDATE_PAGES)
 		return -EINVAL;
+	if (!is_still_ours(tracked->memory))
+		return -EBADF;
 	if (!update->applied)
 		update->applied = allocate<bool>(update->bytes / page_size());
 	if (!update->applied)
@@ -652,9 +653,9 @@ void task_close(orbit_task *handle)
 	const Locked locked(&state_lock);
 	Task *const task = task_of(handle);
 
-	close_fd(&task->told);
+	hang_up(&task->told);
 	task->tells = -1;
-	close(handle->fd);
+	close_fd(&handle->fd);
 	// It may go on sending. Nobody keeps it.
 	task->dropped = true;
 	free_updates(task);
@@ -830,7 +831,7 @@ void orbit_close(orbit_handle *handle)
 		remove_orbit(orbit);
 		free_orbit(orbit);
 	}
-	close(handle->fd);
+	close_fd(&handle->fd);
 	if (!ours)
 		return;
 	reap_parents();
@@ -861,17 +862,16 @@ const Needed needed_calls[] = {
 	ORBIT_NEEDED(pread64, -EBADF, -1),
 	ORBIT_NEEDED(pwrite64, -EBADF, -1),
 	ORBIT_NEEDED(lseek, -EBADF, -1),
-	ORBIT_NEEDED(write, -EBADF, -1),
 	ORBIT_NEEDED(socketpair, -EFAULT, AF_UNIX, SOCK_SEQPACKET),
 	ORBIT_NEEDED(sendmsg, -EBADF, -1),
 	ORBIT_NEEDED(recvmsg, -EBADF, -1),
-	ORBIT_NEEDED(eventfd2, succeeds),
 	ORBIT_NEEDED(ppoll, -EINVAL, 0, INT_MAX), // more than there can be
 	ORBIT_NEEDED(waitid, -ECHILD, P_ALL, 0, 0, WEXITED | WNOHANG),
 	ORBIT_NEEDED(pidfd_open, -EINVAL, -1),
 	ORBIT_NEEDED(kill, -ESRCH, INT_MAX),
 	ORBIT_NEEDED(sigaltstack, succeeds),
 	ORBIT_NEEDED(shutdown, optional, -1, SHUT_RDWR),
+	ORBIT_NEEDED(write, optional, -1),
 	ORBIT_NEEDED(ioctl, optional, -1),
 	ORBIT_NEEDED(userfaultfd, optional, -1),
 	ORBIT_NEEDED(pidfd_send_signal, optional, -1),

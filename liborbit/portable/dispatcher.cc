@@ -4,7 +4,9 @@
 // what fork servers and orbits tell.
 #include "portable.h"
 
+#include "../common/descriptors.h"
 #include "../common/files.h"
+#include "../common/process.h"
 #include "../common/signals.h"
 #include "fork_server.h"
 
@@ -13,7 +15,6 @@
 #include <ctime>
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -41,7 +42,8 @@ constexpr unsigned many_messages = 1024;
 struct Dispatcher {
 	pthread_t thread;
 	unsigned users;
-	int wake;
+	int wake, woken; // two ends
+	bool deaf;	 // they have been lost
 	bool stop;
 	void *buffer;
 };
@@ -53,10 +55,24 @@ ORBIT_STATE Dispatcher dispatcher;
 // A filter may refuse it by now, and the application may have closed the descriptor.
 void wake_dispatcher()
 {
-	const std::uint64_t one = 1;
+	char byte = 0;
 
-	if (write(dispatcher.wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
-		log(ORBIT_LOG_DEBUG, "the dispatcher cannot be woken");
+	if (is_still_ours(dispatcher.wake))
+		tell(dispatcher.wake, &byte, sizeof(byte), nullptr, 0, nullptr, 0, MSG_DONTWAIT);
+	else
+		dispatcher.deaf = true;
+}
+
+static int make_wake()
+{
+	int ends[2];
+
+	if (const int err = make_sockets(SOCK_DGRAM, ends))
+		return err;
+	dispatcher.wake = ends[0];
+	dispatcher.woken = ends[1];
+	dispatcher.deaf = false;
+	return 0;
 }
 
 // ---- Tasks: how they end ----------------------------------------------------------------
@@ -94,7 +110,7 @@ void notify(Task *task)
 {
 	const bool readable = task->first && task->flags & ORBIT_CALL_STREAM;
 
-	if (task->told >= 0 && readable != task->readable) {
+	if (readable != task->readable && is_still_ours(task->told) && is_still_ours(task->tells)) {
 		char byte = 0;
 		const ssize_t done =
 			readable ? write(task->told, &byte, 1) : read(task->tells, &byte, 1);
@@ -200,17 +216,19 @@ Task *dequeue(Orbit *orbit)
 
 // ---- Processes --------------------------------------------------------------------------
 
-static void send_signal(const Orbit *orbit, int signal)
+// False: there is nobody left who could.
+static bool send_signal(const Orbit *orbit, int signal)
 {
 	const ForkServerMessage message = {Tell::signal, orbit->pid, 0, 0, 0, signal, 0};
 
-	if (!orbit->pid ||
-	    (orbit->pidfd >= 0 &&
-	     (!syscall(SYS_pidfd_send_signal, orbit->pidfd, signal, nullptr, 0) || errno == ESRCH)))
-		return;
+	if (!orbit->pid)
+		return true;
+	if (is_still_ours(orbit->pidfd) &&
+	    (!syscall(SYS_pidfd_send_signal, orbit->pidfd, signal, nullptr, 0) || errno == ESRCH))
+		return true;
 	// Main has changed its user since, or a filter refuses it. The fork server still is what main was.
-	if (orbit->link >= 0)
-		tell(orbit->link, &message, sizeof(message), nullptr, 0, nullptr, 0, MSG_DONTWAIT);
+	return is_still_ours(orbit->link) &&
+	       !tell(orbit->link, &message, sizeof(message), nullptr, 0, nullptr, 0, MSG_DONTWAIT);
 }
 
 void kill_process(Orbit *orbit, std::uint32_t cause, int error)
@@ -221,9 +239,10 @@ void kill_process(Orbit *orbit, std::uint32_t cause, int error)
 	orbit->kill_cause = cause;
 	orbit->kill_error = error;
 	orbit->time_at = orbit->tick_at = never;
-	if (orbit->fork_server_at == never)
+	if (!send_signal(orbit, SIGKILL))
+		orbit->fork_server_at = now();
+	else if (orbit->fork_server_at == never)
 		orbit->fork_server_at = now() + patience_for_kill;
-	send_signal(orbit, SIGKILL);
 }
 
 static void unshare(Orbit *orbit)
@@ -259,7 +278,7 @@ void end_orbit(Orbit *orbit)
 
 	orbit->dead = true;
 	// The fork server ends with that, and the process with it; unless a task has stopped it.
-	if (orbit->link >= 0 && orbit->fork_server)
+	if (orbit->fork_server && is_still_ours(orbit->link))
 		kill(orbit->fork_server, SIGCONT);
 	send_signal(orbit, SIGKILL);
 	hang_up(&orbit->link);
@@ -314,7 +333,7 @@ int spawn(Orbit *orbit)
 	err = share_pages(orbit, &fds[1]);
 	if (!err) {
 		fds[0] = sockets[1];
-		err = tell(orbit->link, &message, sizeof(message), nullptr, 0, fds, 2, MSG_DONTWAIT);
+		err = !is_still_ours(orbit->link) ? -EPIPE : tell(orbit->link, &message, sizeof(message), nullptr, 0, fds, 2, MSG_DONTWAIT);
 		close(fds[1]);
 	}
 	close(sockets[1]);
@@ -520,6 +539,8 @@ static int send_task(const Orbit *orbit, const Task *task)
 // Bring the mirrors to the snapshot, and start it.
 static int start_task(Orbit *orbit, Task *task)
 {
+	if (!is_still_ours(orbit->socket))
+		return -EBADF;
 	for (std::size_t i = 0; i < task->nr_named_pools; i++)
 		if (const int err = apply_deltas(task->named_pools[i].view, task->named_pools[i].delta))
 			return err;
@@ -900,6 +921,8 @@ static void on_hangup(Orbit *orbit)
 
 static void hear_orbit(Orbit *orbit, unsigned most)
 {
+	if (orbit->socket >= 0 && !is_still_ours(orbit->socket))
+		on_hangup(orbit);
 	for (unsigned i = 0; i < most && orbit->socket >= 0; i++) {
 		std::size_t no_fds = 0;
 		const long got = hear(orbit->socket, dispatcher.buffer, max_message, nullptr, &no_fds, MSG_DONTWAIT);
@@ -948,7 +971,9 @@ static void hear_fork_server(Orbit *orbit)
 		ForkServerMessage message{};
 		int fd = -1;
 		std::size_t nr_fds = 1;
-		const long got = hear(orbit->link, &message, sizeof(message), &fd, &nr_fds, MSG_DONTWAIT);
+		const long got = is_still_ours(orbit->link) ? hear(orbit->link, &message, sizeof(message), &fd,
+								   &nr_fds, MSG_DONTWAIT) :
+							      -EBADF;
 
 		if (got == -EAGAIN)
 			return;
@@ -970,7 +995,7 @@ static void hear_fork_server(Orbit *orbit)
 // It is gone, has been stopped, or does not answer for another reason.
 static void give_up_fork_server(Orbit *orbit)
 {
-	if (orbit->link >= 0 && orbit->fork_server)
+	if (orbit->fork_server && is_still_ours(orbit->link))
 		kill(orbit->fork_server, SIGKILL); // as long as it has the other end its number is its own
 	hang_up(&orbit->link);
 	if (orbit->ended || orbit->killing)
@@ -1007,7 +1032,9 @@ static std::uint64_t fill_list(PollList *list)
 	std::uint64_t next = now() + longest_sleep;
 
 	list->count = 0;
-	if (!list->add(dispatcher.wake))
+	if (dispatcher.deaf)
+		make_wake();
+	if (!list->add(dispatcher.woken))
 		return now() + tick; // and try again
 	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
 		orbit->polled = list->count + 1;
@@ -1074,14 +1101,15 @@ static void sleep_until(PollList *list, std::uint64_t moment)
 
 static void hear_wake(const pollfd &fd)
 {
-	std::uint64_t count;
+	char bytes[16];
+	std::size_t no_fds = 0;
 
-	if (fd.revents & POLLNVAL) { // the application has closed it
-		dispatcher.wake = lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	if (!fd.revents)
 		return;
-	}
-	if (fd.revents && read(fd.fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-		log(ORBIT_LOG_DEBUG, "the dispatcher cannot hear that it is woken");
+	if (!is_still_ours(dispatcher.woken))
+		dispatcher.deaf = true;
+	while (!dispatcher.deaf && hear(dispatcher.woken, bytes, sizeof(bytes), nullptr, &no_fds, MSG_DONTWAIT) > 0)
+		;
 }
 
 static void *keep(void *)
@@ -1120,9 +1148,9 @@ int start_dispatcher()
 	}
 	dispatcher.stop = false;
 	dispatcher.buffer = malloc(max_message);
-	dispatcher.wake = lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	dispatcher.wake = dispatcher.woken = -1;
 
-	int err = dispatcher.wake < 0 ? -errno : dispatcher.buffer ? 0 : -ENOMEM;
+	int err = dispatcher.buffer ? make_wake() : -ENOMEM;
 
 	if (!err) {
 		const SignalsBlocked blocked; // the application's are not for it
@@ -1131,6 +1159,7 @@ int start_dispatcher()
 	}
 	if (err) {
 		close_fd(&dispatcher.wake);
+		close_fd(&dispatcher.woken);
 		free(dispatcher.buffer);
 		return err;
 	}
@@ -1152,13 +1181,16 @@ void stop_dispatcher()
 	}
 	pthread_join(dispatcher.thread, nullptr);
 	close_fd(&dispatcher.wake);
+	close_fd(&dispatcher.woken);
 	free(dispatcher.buffer);
 }
 
 void forget_dispatcher()
 {
-	if (dispatcher.users)
+	if (dispatcher.users) {
 		close_fd(&dispatcher.wake);
+		close_fd(&dispatcher.woken);
+	}
 	dispatcher = {};
 }
 

@@ -3,6 +3,7 @@
 // For the portable backend: mirrors of pools, what waits to be written to them, and snapshots.
 #include "portable.h"
 
+#include "../common/descriptors.h"
 #include "../common/files.h"
 
 #include <cerrno>
@@ -103,9 +104,12 @@ static int write_mirror(const View *view, std::uint32_t page, const void *data, 
 // Bring a mirror to a snapshot. No task is under way in the orbit.
 int apply_deltas(View *view, std::uint64_t snapshot)
 {
-	if (view->first && view->first->snapshot <= snapshot)
+	if (view->first && view->first->snapshot <= snapshot) {
+		if (!is_still_ours(view->mirror))
+			return -EBADF;
 		if (const int err = check_file_size(view->bytes))
 			return err;
+	}
 	while (view->first && view->first->snapshot <= snapshot) {
 		Delta *const delta = view->first;
 
@@ -330,6 +334,10 @@ static int copy_changes(Task *task, std::uint64_t snapshot, bool direct, Delta *
 
 	for (std::size_t i = 0; i < task->nr_named_pools && !err; i++) {
 		const NamedPool &named_pool = task->named_pools[i];
+
+		if (!is_still_ours(named_pool.view->mirror) || !is_still_ours(named_pool.view->pool->tracked.memory))
+			return -EBADF;
+
 		const long found = look(&named_pool.view->pool->tracked,
 					static_cast<std::uint32_t>(named_pool.from / page_size()),
 					static_cast<std::uint32_t>(named_pool.length / page_size()), snapshot);

@@ -3,6 +3,7 @@
 
 #include "../common/futex.h"
 #include "../internal.h"
+#include "../common/descriptors.h"
 #include "../common/files.h"
 #include "../common/pagemap.h"
 #include "../common/process.h"
@@ -752,10 +753,8 @@ int start_tracking()
 
 void stop_tracking()
 {
-	if (uffd >= 0)
-		close(uffd);
-	if (pagemap >= 0)
-		close(pagemap);
+	close_ours(&uffd);
+	close_ours(&pagemap);
 	free(regions);
 	regions = nullptr;
 	uffd = pagemap = -1;
@@ -764,8 +763,7 @@ void stop_tracking()
 
 void release(Tracked *pool)
 {
-	if (pool->memory >= 0)
-		close(pool->memory);
+	close_ours(&pool->memory);
 	if (pool->pages)
 		munmap(pool->pages, tracking_bytes(pool));
 	if (pool->written)
@@ -913,10 +911,7 @@ bool set_access(std::uintptr_t start, std::size_t bytes, int access, int *result
 void forget_tracking()
 {
 	for (Tracked *pool = all; pool; pool = pool->next)
-		if (pool->memory >= 0) {
-			close(pool->memory);
-			pool->memory = -1;
-		}
+		close_ours(&pool->memory);
 	all = nullptr;
 	nr_pools = 0;
 	gate = 0;

@@ -4,7 +4,8 @@
 // the main program lives, no call hangs, each works or has an error that its manual page names, and
 // nothing is left behind. What a filter refuses from the beginning the probe tells of.
 //
-// Each case is a process of its own, a main program, which tells by a page that it shares with this one.
+// Each case is a process of its own, a main program, which tells by memory that it shares with this
+// one. Most of the time they wait, so several run at once.
 #include "orbit_test.h"
 
 #include <cstddef>
@@ -17,7 +18,9 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <vector>
 
 namespace {
@@ -34,7 +37,7 @@ struct Results {
 	int errors[nr_steps];
 	bool wrong[nr_steps]; // there was no error, and the value is not what it should be
 	long step_ms[nr_steps];
-	bool made, ended;
+	bool made, ended, harmed;
 	char reason[200];
 };
 
@@ -69,6 +72,7 @@ struct Setting {
 	void (*early)(long a, long b);
 	void (*late)(long a, long b);
 	long a, b;
+	bool (*is_harmed)() = nullptr; // at the end
 };
 
 void run_steps(const Setting &setting, Results *results)
@@ -148,8 +152,11 @@ void run_steps(const Setting &setting, Results *results)
 	}
 	orbit_destroy(orbit);
 	orbit_pool_destroy(memory);
+	results->harmed = setting.is_harmed && setting.is_harmed();
 	results->ended = true;
 }
+
+constexpr int only_for_root = 98;
 
 // ---- What is done to it -----------------------------------------------------------------------
 
@@ -186,19 +193,19 @@ void set_limit(long resource, long value)
 	const rlimit limit = {static_cast<rlim_t>(value), static_cast<rlim_t>(value)};
 
 	if (resource == RLIMIT_NPROC && (setgid(65534) || setuid(65534)))
-		_exit(98);
+		_exit(only_for_root);
 	if (setrlimit(static_cast<__rlimit_resource>(resource), &limit))
 		_exit(97);
 }
 
 // ---- What is asked of it ---------------------------------------------------------------------
 
-constexpr int unsupported = 97;
+
 
 struct Outcome {
 	Results results;
 	int status;
-	bool hung, left;
+	bool hung, left, observed;
 };
 
 bool has_child()
@@ -207,36 +214,54 @@ bool has_child()
 }
 
 // Orphans become this process's children.
-Outcome observe(const Setting &setting)
+void observe(const Setting &setting, Outcome *outcome)
 {
-	auto *shared = static_cast<Results *>(mmap(nullptr, sizeof(Results), PROT_READ | PROT_WRITE,
-						   MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-	Outcome outcome{};
-
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 
 	const pid_t main = fork();
 
 	if (!main) {
-		run_steps(setting, shared);
+		run_steps(setting, &outcome->results);
 		_exit(0);
 	}
-	outcome.hung = !eventually([&] { return waitpid(main, &outcome.status, WNOHANG) == main; });
-	if (outcome.hung) {
+	outcome->hung = !eventually([&] { return waitpid(main, &outcome->status, WNOHANG) == main; });
+	if (outcome->hung) {
 		kill(main, SIGKILL);
-		waitpid(main, &outcome.status, 0);
+		waitpid(main, &outcome->status, 0);
 	}
-	outcome.left = !eventually([] { return !has_child(); });
-	outcome.results = *shared;
-	munmap(shared, sizeof(Results));
-	return outcome;
+	outcome->left = !eventually([] { return !has_child(); });
+	outcome->observed = true;
+}
+
+std::vector<Outcome> observe_all(const std::vector<Setting> &settings)
+{
+	constexpr std::size_t most = 6; // at once
+	const std::size_t bytes = settings.size() * sizeof(Outcome);
+	auto *shared = static_cast<Outcome *>(
+		mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+
+	for (std::size_t i = 0; i < settings.size() + most; i++) {
+		if (i >= most)
+			wait(nullptr);
+		if (i < settings.size() && !fork()) {
+			observe(settings[i], &shared[i]);
+			_exit(0);
+		}
+	}
+	while (wait(nullptr) > 0)
+		;
+
+	const std::vector<Outcome> outcomes(shared, shared + settings.size());
+
+	munmap(shared, bytes);
+	return outcomes;
 }
 
 bool is_documented(int err)
 {
 	static const std::set<int> errors = {EPERM,   EACCES, ENOSYS,	 ENOTSUP,    ENOENT,	ENOMEM,	   EAGAIN,
 					     EMFILE,  ENFILE, EFBIG,	 ECHILD,     ENXIO,	ECONNRESET, ESHUTDOWN,
-					     ECANCELED, ETIMEDOUT, ENOBUFS};
+					     ECANCELED, ETIMEDOUT, ENOBUFS,	 EBADF};
 
 	return errors.count(-err) == 1;
 }
@@ -255,9 +280,11 @@ void check_common(const Outcome &outcome)
 {
 	const Results &results = outcome.results;
 
+	EXPECT_TRUE(outcome.observed);
 	EXPECT_FALSE(outcome.hung) << tell(outcome);
 	EXPECT_TRUE(outcome.hung || (WIFEXITED(outcome.status) && !WEXITSTATUS(outcome.status)))
 		<< "the main program ended with status " << outcome.status << "; " << tell(outcome);
+	EXPECT_FALSE(results.harmed) << tell(outcome);
 	EXPECT_FALSE(outcome.left) << "a process was left behind; " << tell(outcome);
 	for (int step = 0; step < results.at && step < nr_steps; step++) {
 		// A second, and as much for a machine that has other things to do, or is emulated.
@@ -290,7 +317,7 @@ struct Call {
 
 const std::vector<Call> calls = {
 	INEVITABLE(mmap),	INEVITABLE(munmap),	INEVITABLE(clone),	INEVITABLE(wait4),
-	INEVITABLE(rt_sigprocmask), INEVITABLE(prctl),	INEVITABLE(brk),
+	INEVITABLE(rt_sigprocmask), INEVITABLE(prctl),
 	CALL(memfd_create),	CALL(ftruncate),	CALL(fcntl),		CALL(mprotect),
 	CALL(madvise),		CALL(close),		CALL(openat),		CALL(read),
 	CALL(write),		CALL(pread64),		CALL(pwrite64),		CALL(lseek),
@@ -313,62 +340,84 @@ const std::vector<Call> calls = {
 #undef CALL
 #undef INEVITABLE
 
-// What is refused from the beginning: either all works, or the probe has told.
-void refuse_early(long error, const char *how)
+void check_all_works(const Outcome &outcome)
 {
+	const Results &results = outcome.results;
+
+	EXPECT_TRUE(results.made) << tell(outcome);
+	for (const Step step : {call, again, after_crash, after_limit})
+		EXPECT_EQ(results.errors[step], 0) << step_names[step] << "; " << tell(outcome);
+	EXPECT_EQ(results.errors[crash], -ECONNRESET) << tell(outcome);
+	EXPECT_EQ(results.errors[limit], -ETIMEDOUT) << tell(outcome);
+}
+
+// What is refused from the beginning: either all works, or the probe has told.
+void refuse_early(long error)
+{
+	std::vector<std::string> names;
+	std::vector<Setting> settings;
+
 	if (is_sanitized())
 		GTEST_SKIP() << "what the sanitizer calls is refused as well";
 	for (const Call &refused : calls) {
-		SCOPED_TRACE(std::string(refused.name) + how);
 		if (!error && refused.inevitable)
 			continue;
+		names.push_back(refused.name);
+		settings.push_back({filter_early, nullptr, refused.number, error});
+	}
 
-		const Outcome outcome = observe({filter_early, nullptr, refused.number, error});
-		const Results &results = outcome.results;
+	const std::vector<Outcome> outcomes = observe_all(settings);
 
-		check_common(outcome);
+	for (std::size_t i = 0; i < outcomes.size(); i++) {
+		const Results &results = outcomes[i].results;
+
+		SCOPED_TRACE(names[i]);
+		check_common(outcomes[i]);
 		if (results.errors[probe]) {
-			EXPECT_EQ(results.errors[pool], results.errors[probe]) << tell(outcome);
+			EXPECT_EQ(results.errors[pool], results.errors[probe]) << tell(outcomes[i]);
 			EXPECT_NE(std::string(results.reason), "");
-			continue;
+		} else {
+			check_all_works(outcomes[i]);
 		}
-		EXPECT_TRUE(results.made) << tell(outcome);
-		for (const Step step : {call, again, after_crash, after_limit})
-			EXPECT_EQ(results.errors[step], 0) << step_names[step] << "; " << tell(outcome);
-		EXPECT_EQ(results.errors[crash], -ECONNRESET) << tell(outcome);
-		EXPECT_EQ(results.errors[limit], -ETIMEDOUT) << tell(outcome);
 	}
 }
 
 TEST(Refusals, SystemCallsForbiddenFromTheBeginning)
 {
-	refuse_early(EPERM, ", forbidden");
+	refuse_early(EPERM);
 }
 
 TEST(Refusals, SystemCallsUnknownFromTheBeginning)
 {
-	refuse_early(ENOSYS, ", unknown");
+	refuse_early(ENOSYS);
 }
 
 TEST(Refusals, SystemCallsThatEndTheProgram)
 {
-	refuse_early(0, ", lethal");
+	refuse_early(0);
 }
 
 // A program that shuts itself in when it has made what it needs.
 TEST(Refusals, SystemCallsForbiddenLater)
 {
+	std::vector<std::string> names;
+	std::vector<Setting> settings;
+
 	if (is_sanitized())
 		GTEST_SKIP() << "what the sanitizer calls is refused as well";
 	for (const Call &refused : calls) {
-		SCOPED_TRACE(refused.name);
 		if (refused.number == SYS_futex)
 			continue; // the C library ends the program itself
+		names.push_back(refused.name);
+		settings.push_back({nullptr, filter_late, refused.number, EPERM});
+	}
 
-		const Outcome outcome = observe({nullptr, filter_late, refused.number, EPERM});
+	const std::vector<Outcome> outcomes = observe_all(settings);
 
-		check_common(outcome);
-		EXPECT_TRUE(outcome.results.made) << tell(outcome);
+	for (std::size_t i = 0; i < outcomes.size(); i++) {
+		SCOPED_TRACE(names[i]);
+		check_common(outcomes[i]);
+		EXPECT_TRUE(outcomes[i].results.made) << tell(outcomes[i]);
 	}
 }
 
@@ -396,20 +445,29 @@ const std::vector<Limit> limits = {
 
 void reach_limits(bool early)
 {
+	std::vector<std::string> names;
+	std::vector<Setting> settings;
+
 	if (is_sanitized())
 		GTEST_SKIP() << "what the sanitizer needs is limited as well";
 	for (const Limit &reached : limits)
 		for (const long value : reached.values) {
-			SCOPED_TRACE(std::string(reached.name) + " " + std::to_string(value));
-
-			const Outcome outcome = observe({early ? set_limit : nullptr, early ? nullptr : set_limit,
-							 reached.resource, value});
-
-			if (WIFEXITED(outcome.status) && WEXITSTATUS(outcome.status) == unsupported + 1)
-				continue; // only root can become somebody else
-			check_common(outcome);
-			EXPECT_TRUE(early || outcome.results.made) << tell(outcome);
+			names.push_back(std::string(reached.name) + " " + std::to_string(value));
+			settings.push_back({early ? set_limit : nullptr, early ? nullptr : set_limit, reached.resource,
+					    value});
 		}
+
+	const std::vector<Outcome> outcomes = observe_all(settings);
+
+	for (std::size_t i = 0; i < outcomes.size(); i++) {
+		const Outcome &outcome = outcomes[i];
+
+		SCOPED_TRACE(names[i]);
+		if (WIFEXITED(outcome.status) && WEXITSTATUS(outcome.status) == only_for_root)
+			continue;
+		check_common(outcome);
+		EXPECT_TRUE(early || outcome.results.made) << tell(outcome);
+	}
 }
 
 TEST(Refusals, LimitsReachedFromTheBeginning)
@@ -420,6 +478,207 @@ TEST(Refusals, LimitsReachedFromTheBeginning)
 TEST(Refusals, LimitsReachedLater)
 {
 	reach_limits(false);
+}
+
+// Main may not send a signal to what it has made before. All limits hold, and what runs can be
+// cancelled.
+TEST(Refusals, PrivilegesDroppedLater)
+{
+	const auto drop = [](long, long) {
+		if (setgid(65534) || setuid(65534))
+			_exit(only_for_root);
+	};
+	const Outcome outcome = observe_all({{nullptr, drop, 0, 0}})[0];
+
+	if (WIFEXITED(outcome.status) && WEXITSTATUS(outcome.status) == only_for_root)
+		GTEST_SKIP() << "only root can become somebody else";
+	check_common(outcome);
+	check_all_works(outcome);
+}
+
+// What a program opens that has closed all that it does not know: the library's numbers are taken.
+struct Own {
+	int file, sockets[2];
+};
+
+std::vector<Own> own;
+
+void close_all_and_open_others(long kind, long)
+{
+	close_range(3, ~0U, 0);
+	for (int i = 0; kind && i < 20; i++) {
+		Own made{};
+
+		made.file = memfd_create("own", MFD_CLOEXEC);
+		if (socketpair(AF_UNIX, kind == 1 ? SOCK_SEQPACKET : SOCK_DGRAM, 0, made.sockets) ||
+		    write(made.file, "contents", 8) != 8 || write(made.sockets[0], "message", 7) != 7 ||
+		    write(made.sockets[1], "message", 7) != 7 || ftruncate(made.file, 1 << 20))
+			_exit(5);
+		own.push_back(made);
+	}
+}
+
+bool are_own_harmed()
+{
+	bool harmed = false;
+
+	for (const Own &made : own) {
+		char text[9] = {}, zeroes[page] = {}, there[page];
+
+		harmed |= lseek(made.file, 0, SEEK_CUR) != 8 || pread(made.file, text, 8, 0) != 8 ||
+			  std::strcmp(text, "contents") != 0;
+		for (off_t at = page; at < 1 << 20; at += page)
+			harmed |= pread(made.file, there, page, at) != page || std::memcmp(there, zeroes, page) != 0;
+		for (const int socket : made.sockets) {
+			std::memset(text, 0, sizeof(text));
+			harmed |= recv(socket, text, sizeof(text), MSG_DONTWAIT) != 7 ||
+				  std::strcmp(text, "message") != 0 ||
+				  recv(socket, text, sizeof(text), MSG_DONTWAIT) != -1 || errno != EAGAIN;
+		}
+	}
+	return harmed;
+}
+
+// The library's descriptors are gone. Calls fail, all ends, and nothing is done to what has their numbers.
+TEST(Refusals, DescriptorsThatTheApplicationHasClosed)
+{
+	const std::vector<Outcome> outcomes = observe_all({{nullptr, close_all_and_open_others, 0, 0},
+							   {nullptr, close_all_and_open_others, 1, 0, are_own_harmed},
+							   {nullptr, close_all_and_open_others, 2, 0, are_own_harmed}});
+
+	for (const Outcome &outcome : outcomes) {
+		check_common(outcome);
+		EXPECT_TRUE(outcome.results.ended);
+		EXPECT_TRUE(outcome.results.made) << tell(outcome);
+		EXPECT_EQ(outcome.results.errors[again], -EBADF) << tell(outcome);
+	}
+}
+
+std::uint64_t seven(const void *, std::size_t)
+{
+	return 7;
+}
+
+// One process too few, for a while.
+TEST(Refusals, AShortageThatPasses)
+{
+	const pid_t main = fork();
+
+	if (!main) {
+		const rlimit limit = {6, 6}; // more than main has threads and the orbit processes
+		orbit_handle *orbit = nullptr;
+		orbit_options options{};
+		orbit_outcome out{};
+
+		options.size = sizeof(options);
+		options.flags = ORBIT_RESTART;
+		out.size = sizeof(out);
+		if (setgid(64123) || setuid(64123))
+			_exit(only_for_root);
+		setrlimit(RLIMIT_NPROC, &limit);
+		if (orbit_create(&orbit, &options))
+			_exit(2);
+		if (orbit_call(orbit, access_nothing, nullptr, 0, nullptr, &out) != -ECONNRESET)
+			_exit(3);
+
+		const pid_t other = fork();
+
+		if (!other) {
+			std::vector<pid_t> all; // that may be
+
+			for (pid_t pid; (pid = fork()) >= 0; all.push_back(pid))
+				if (!pid)
+					for (;;)
+						pause();
+			std::this_thread::sleep_for(500ms);
+			for (const pid_t pid : all)
+				kill(pid, SIGKILL);
+			while (wait(nullptr) > 0)
+				;
+			_exit(0);
+		}
+		std::this_thread::sleep_for(200ms);
+
+		const int err = orbit_call(orbit, seven, nullptr, 0, nullptr, &out);
+
+		waitpid(other, nullptr, 0);
+		orbit_destroy(orbit);
+		_exit(err || out.value != 7 ? 4 : 0);
+	}
+
+	int status = 0;
+
+	waitpid(main, &status, 0);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == only_for_root)
+		GTEST_SKIP() << "only root can become somebody else";
+	EXPECT_EQ(status, 0);
+}
+
+// A child that lives on has copies of the library's descriptors.
+TEST(Refusals, AForkedChildKeepsNobodyWaiting)
+{
+	orbit::Orbit orbit = make_orbit();
+	auto task = value_or_throw(orbit.call_async({}, [] {
+		std::this_thread::sleep_for(100ms);
+		return 7;
+	}));
+	const auto wait_for = [](int fd) {
+		pollfd polled = {fd, POLLIN, 0};
+
+		return poll(&polled, 1, 10'000) == 1;
+	};
+
+	for (pid_t (*const make_child)() : {fork, _Fork}) {
+		const pid_t child = make_child();
+
+		if (!child)
+			for (;;)
+				pause();
+		EXPECT_TRUE(wait_for(task.fd()));
+		kill(child, SIGKILL);
+		waitpid(child, nullptr, 0);
+		task = value_or_throw(orbit.call_async({}, [] {
+			std::this_thread::sleep_for(100ms);
+			return 7;
+		}));
+	}
+}
+
+// Handled signals, one after the other.
+TEST(Refusals, SignalsWhilePoolsAndOrbitsAreMade)
+{
+	struct sigaction action = {}, before;
+	const itimerval often = {{0, 1000}, {0, 1000}}, never = {};
+
+	action.sa_handler = [](int) {};
+	sigaction(SIGALRM, &action, &before);
+	setitimer(ITIMER_REAL, &often, nullptr);
+	for (int round = 0; round < 20; round++) {
+		const auto pool = orbit::Pool::create(16 * page);
+
+		EXPECT_TRUE(pool) << pool.error().message();
+		if (round % 4 == 0) {
+			const auto orbit = orbit::Orbit::create({.restart = round % 8 == 0});
+
+			EXPECT_TRUE(orbit) << orbit.error().message();
+		}
+	}
+	setitimer(ITIMER_REAL, &never, nullptr);
+	sigaction(SIGALRM, &before, nullptr);
+}
+
+// Without room for the process's own descriptors.
+TEST(Refusals, AFirstProcessThatCannotComeUp)
+{
+	for (const unsigned nr_files : {1U, 2U, 3U})
+		for (const bool restart : {false, true}) {
+			const auto orbit = orbit::Orbit::create({.restart = restart, .nr_files = nr_files});
+
+			if (!orbit)
+				EXPECT_EQ(orbit.error().code(), EMFILE) << orbit.error().message();
+			else
+				EXPECT_TRUE(is_kernel_backend() || nr_files > 3);
+		}
 }
 
 } // namespace
