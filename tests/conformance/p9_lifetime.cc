@@ -370,7 +370,7 @@ TEST(P9_Lifetime, RunningOutOfDescriptorsLeavesNothing)
 		bool made = false;
 
 		close(next);
-		for (rlim_t more = 0; more < 8 && !made; more++) {
+		for (rlim_t more = 0; more < 16 && !made; more++) {
 			const rlimit limit = {static_cast<rlim_t>(next) + more, 4096};
 			const rlimit plenty = {4096, 4096};
 			orbit_handle *orbit = nullptr;
