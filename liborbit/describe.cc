@@ -128,7 +128,8 @@ constexpr Words all_words[] = {
 	{EALREADY, in(ORBIT_STEP_POOL), "the addresses for pools have been reserved already"},
 	{EALREADY, in(ORBIT_STEP_SETUP), "pools or orbits of another backend exist already"},
 	{ENOTSUP, in(ORBIT_STEP_PREPARE, ORBIT_STEP_CREATE),
-	 "not with this program: it is linked statically, or has its own malloc() in the executable"},
+	 "not with this program: it is linked statically, has its own malloc() in the executable, or runs "
+	 "under a sanitizer"},
 	{ENOTSUP, in(ORBIT_STEP_POOL, ORBIT_STEP_SETUP), "ORBIT_TRACKER asks for what this system has not"},
 	{E2BIG, everywhere, "more bytes, pools or options than this library knows of or takes"},
 	{EBADF, in(ORBIT_STEP_CREATE), "a descriptor to keep is not open"},
@@ -139,6 +140,9 @@ constexpr Words all_words[] = {
 	{ENOMEM, in(ORBIT_STEP_POOL), "no memory, or no room in the address window, or RLIMIT_AS"},
 	{ENOMEM, making, "no memory for another process (RLIMIT_AS, a memory cgroup, vm.overcommit_memory)"},
 	{ECHILD, making, "the orbit's process died before it was ready"},
+	{EADDRINUSE, in(ORBIT_STEP_CREATE),
+	 "a range lies in memory that was mapped at orbit_prepare(), and that malloc() might hand out: name what "
+	 "was allocated later"},
 	{EADDRINUSE, in(ORBIT_STEP_CALL), "the orbit has something else where a pool belongs"},
 	{ENOSYS, making | in(ORBIT_STEP_POOL, ORBIT_STEP_SETUP), "the kernel lacks a system call that this takes, "
 								"or a filter hides it"},

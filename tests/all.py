@@ -188,6 +188,15 @@ def compare_counted(with_orbits, without):
     return cases or [vm.Case("P11: the same without orbits", "", "fail", "nothing was counted")]
 
 
+# What tests/conformance/allocators looks for.
+ALLOCATORS = ("libjemalloc.so.2", "libmimalloc.so.2", "libtcmalloc_minimal.so.4")
+
+
+def allocator_files():
+    """Those that are installed here, for a guest to have them at the same place."""
+    return {str(path).lstrip("/"): str(path) for name in ALLOCATORS for path in Path("/usr/lib").glob(f"*/{name}")}
+
+
 # For the kernel's command line, and so for the environment of everything in the guest: that no
 # test passes there by the portable backend.
 KERNEL_BACKEND = "ORBIT_BACKEND=kernel"
@@ -197,7 +206,8 @@ def run_guest(title, machine, tests, results):
     """Boot one guest for these tests, and keep what it said."""
     if not tests:
         return []
-    machine = dataclasses.replace(machine, append=f"{machine.append} {KERNEL_BACKEND}")
+    machine = dataclasses.replace(machine, append=f"{machine.append} {KERNEL_BACKEND}",
+                                  files={**machine.files, **allocator_files()})
     print(f"{title} ({machine.accel}, {len(tests)} programs)", flush=True)
     report = machine.run(tests, progress=lambda test, cases, seconds: vm.print_progress(
         test, examples.judge(cases), seconds))

@@ -288,8 +288,9 @@ enum orbit_inherit {
  *
  * Returns 0.  -EALREADY: it has been called.  -EPERM: called in an orbit.
  * -ENOTSUP: the program is statically linked, or brings a malloc() of its own in
- * its executable, so that its variables cannot be told from those of libraries.
- * Otherwise as orbit_create().
+ * its executable, so that its variables cannot be told from those of libraries; or it
+ * runs under a sanitizer with an allocator of its own (AddressSanitizer and others).
+ * ORBIT_FEATURE_MINIMAL tells beforehand.  Otherwise as orbit_create().
  */
 ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
 
@@ -313,7 +314,10 @@ ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
  *	0 for no limit.
  * @inherit: enum orbit_inherit.
  * @ranges: With ORBIT_INHERIT_MINIMAL: memory that it shall find as it is during
- *	this call, at its address.  Not in pools.
+ *	this call, at its address.  Not in pools.  Under another malloc() than the C
+ *	library's, or if there were threads before orbit_prepare(), not in memory that
+ *	was mapped by then, unless it is certain that malloc() in the orbit will not
+ *	hand it out: what was allocated later mostly will do (-EADDRINUSE).
  * @nr_ranges: How many.
  * @modules: Likewise: an address in each shared library whose global variables
  *	it shall find, besides those of the executable.
@@ -370,8 +374,8 @@ struct orbit_options {
  * -EMFILE, -ENFILE: no memory, process or descriptor left.  -ECHILD: the new
  * process died before it was ready.  -ENOENT: /proc is not mounted.  -ENXIO:
  * orbit_prepare() has not been called or its process is gone, or a module named was
- * loaded later.  -EFAULT: a range named is not readable.  -EPERM: called
- * in an orbit.  -ENOSYS, -EPERM, -EACCES, -EPROTONOSUPPORT: no orbits here, see
+ * loaded later.  -EFAULT: a range named is not readable.  -EADDRINUSE: a range
+ * named is where malloc() in the orbit might allocate.  -EPERM: called in an orbit.  -ENOSYS, -EPERM, -EACCES, -EPROTONOSUPPORT: no orbits here, see
  * orbit_probe().
  */
 ORBIT_API int orbit_create(struct orbit_handle **out,

@@ -7,6 +7,7 @@
 #include "../kernel/syscall.h"
 #include "../portable/fork_server.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -16,9 +17,11 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <link.h>
+#include <malloc.h>
 #include <poll.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/single_threaded.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +30,12 @@
 extern "C" {
 extern char orbit_state_start[] __asm__("__start_orbit_state") __attribute__((visibility("hidden")));
 extern char orbit_state_end[] __asm__("__stop_orbit_state") __attribute__((visibility("hidden")));
+
+// There if the program runs under a sanitizer.
+[[gnu::weak]] void __asan_init();
+[[gnu::weak]] void __tsan_init();
+[[gnu::weak]] void __msan_init();
+[[gnu::weak]] void __hwasan_init();
 }
 
 namespace liborbit {
@@ -283,6 +292,10 @@ bool is_of_a_module(const Area &area)
 // above all.
 bool is_separable()
 {
+	// They have allocators of their own, and notes about all memory, which would have to be copied.
+	if (__asan_init || __tsan_init || __msan_init || __hwasan_init)
+		return false;
+
 	bool dynamic = false;
 	Dl_info info;
 	void *symbol = nullptr;
@@ -473,80 +486,305 @@ ORBIT_STATE std::uintptr_t seed_frame;
 // Address space for the orbits' own memory, and for nothing of the main program's.
 ORBIT_STATE Range hole;
 
-// Their heap must not grow to where the main program's does.
-int stop_heap(std::uintptr_t *end)
+// An array in the hole, which malloc() has nothing to do with.
+struct Record {
+	Area *items;
+	std::size_t count, room;
+
+	bool add(std::uintptr_t start, std::uintptr_t end)
+	{
+		if (count && items[count - 1].start + items[count - 1].bytes == start) {
+			items[count - 1].bytes += end - start;
+			return true;
+		}
+		if (count == room)
+			return false;
+		items[count++] = {start, end - start};
+		return true;
+	}
+	// By address, and what touches is one.
+	void order()
+	{
+		const std::size_t all = count;
+
+		std::sort(items, items + count, [](const Area &x, const Area &y) { return x.start < y.start; });
+		count = 0;
+		for (std::size_t i = 0; i < all; i++)
+			add(items[i].start, items[i].start + items[i].bytes);
+	}
+	// Once it is in order: the first that ends behind an address, or the end.
+	const Area *find(std::uintptr_t at) const
+	{
+		return std::partition_point(items, items + count, [=](const Area &area) {
+			return area.start + area.bytes <= at;
+		});
+	}
+	bool overlaps(std::uintptr_t start, std::uintptr_t end) const
+	{
+		const Area *const next = find(start);
+
+		return next != items + count && next->start < end;
+	}
+};
+
+// What malloc() might hand out in an orbit: memory that existed when the zygote was made, and of which
+// it is not known that malloc() will not. A range of the main program's must not be there.
+ORBIT_STATE Record doubtful;
+
+// What the zygote finds when it begins.
+struct Layout {
+	Record mapped;	  // all of it
+	Record anonymous; // private, no file behind it, of no module: malloc()'s may be among them
+	Area heap;	  // up to where brk() ends; empty if there is none
+	bool stack;	  // it has been met; nothing is mapped above it
+};
+
+bool is_in_a_module(std::uintptr_t p)
 {
-	*end = (address(sbrk(0)) + page_size() - 1) & ~(page_size() - 1);
-	return mmap(pointer(*end), page_size(), PROT_NONE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED ?
+	const auto check = [](dl_phdr_info *module, std::size_t, void *user) {
+		return contains(module, *static_cast<const std::uintptr_t *>(user)) ? 1 : 0;
+	};
+
+	return dl_iterate_phdr(check, &p) != 0;
+}
+
+int note_mapping(void *user, const Mapping &mapping)
+{
+	auto *layout = static_cast<Layout *>(user);
+	const bool is_heap = !std::strcmp(mapping.name, "[heap]");
+	const bool has_name = *mapping.name && std::strncmp(mapping.name, "[anon", 5);
+
+	if (is_heap && !layout->heap.bytes)
+		layout->heap = {mapping.start, whole_pages(address(sbrk(0))) - mapping.start};
+	if (!std::strcmp(mapping.name, "[stack]"))
+		layout->stack = true;
+	if (layout->stack)
+		return 0;
+	if (!layout->mapped.add(mapping.start, mapping.end))
+		return -ENOMEM;
+	if (mapping.shared || (has_name && !is_heap) || is_in_a_module(mapping.start))
+		return 0;
+	return layout->anonymous.add(mapping.start, mapping.end) ? 0 : -ENOMEM;
+}
+
+// The records are at the hole's end. The rest of it is given free.
+int open_hole(Layout *layout)
+{
+	constexpr std::size_t enough = 8 << 20;
+	const std::size_t bytes = page_floor(hole.bytes / 16 < enough ? hole.bytes / 16 : enough);
+	const std::size_t room = bytes / sizeof(Area) / 4;
+	auto *const items = reinterpret_cast<Area *>(hole.start + hole.bytes - bytes);
+
+	if (mmap(items, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+		 -1, 0) == MAP_FAILED)
+		return -errno;
+	layout->mapped = {items, 0, room};
+	layout->anonymous = {items + room, 0, room};
+	doubtful = {items + 2 * room, 0, 2 * room};
+	return munmap(pointer(hole.start), hole.bytes - bytes) ? -errno : 0;
+}
+
+int fill(std::uintptr_t start, std::uintptr_t end)
+{
+	return start < end && mmap(pointer(start), end - start, PROT_NONE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+				   0) == MAP_FAILED ?
 		       -errno :
 		       0;
 }
 
+// Their heap must not grow to where the main program's does.
+int stop_heap()
+{
+	const std::uintptr_t end = whole_pages(address(sbrk(0)));
+
+	return fill(end, end + page_size());
+}
+
+// Above the hole there are gaps into which a small mapping might go, the main program's as
+// well as an orbit's. An allocator may even ask for addresses, so for some it is all gaps.
+int fill_gaps(const Record &mapped, bool all)
+{
+	constexpr std::uintptr_t lowest = 1 << 20;
+	const std::uintptr_t hole_end = hole.start + hole.bytes;
+	std::uintptr_t last = all ? lowest : hole_end;
+	int err = 0;
+
+	for (std::size_t i = 0; !err && i < mapped.count; i++) {
+		const std::uintptr_t start = mapped.items[i].start, end = start + mapped.items[i].bytes;
+
+		// In the hole there is nothing but the records, at its end.
+		if (last < hole.start && start > hole.start) {
+			err = fill(last, hole.start);
+			last = hole_end;
+		}
+		if (!err)
+			err = fill(last, start);
+		if (end > last)
+			last = end;
+	}
+	return err;
+}
+
+// malloc() must not be optimized away.
+void *take(std::size_t size)
+{
+	void *piece = malloc(size);
+
+	asm volatile("" : "+r"(piece));
+	return piece;
+}
+
 // Allocate pieces of this size until the heap has none left.
-void use_up(std::size_t size, std::uintptr_t start, std::uintptr_t end)
+void use_up(std::size_t size, const Area &heap)
 {
 	void *piece;
 
 	do {
-		piece = malloc(size);
-		asm volatile("" : "+r"(piece)); // it is not without effect
-	} while (piece && address(piece) - start < end - start);
+		piece = take(size);
+	} while (piece && address(piece) - heap.start < heap.bytes);
 	free(piece);
 }
 
 // What is free in the heap may be in use by the main program when a range of it is named.
 // Take it all, so that an orbit's malloc() has memory of its own only.
-void use_up_heap(std::uintptr_t start, std::uintptr_t end)
+void use_up_heap(const Area &heap)
 {
 	constexpr std::size_t step = 16, small = 1032; // free pieces up to this are kept by size
 
 	for (std::size_t size = 1 << 16; size > small; size /= 2)
-		use_up(size, start, end);
+		use_up(size, heap);
 	for (std::size_t size = small; size > step; size -= step)
-		use_up(size, start, end);
+		use_up(size, heap);
 }
 
-struct Layout {
-	std::uintptr_t heap; // its start, or 0
-	std::uintptr_t last; // end of the last mapping
-	bool stack;	     // it has been met; nothing is mapped above it
-};
-
-// Above the hole there are gaps into which a small mapping might go, the main program's as
-// well as an orbit's.
-int fill_gap(void *user, const Mapping &mapping)
+// The module that a function is in, as others call it.
+const void *module_of(const char *function)
 {
-	auto *layout = static_cast<Layout *>(user);
-	const std::uintptr_t last = layout->last;
+	Dl_info info;
+	const void *const at = dlsym(RTLD_DEFAULT, function);
 
-	if (!std::strcmp(mapping.name, "[heap]") && !layout->heap)
-		layout->heap = mapping.start;
-	if (!std::strcmp(mapping.name, "[stack]"))
-		layout->stack = true;
-	layout->last = mapping.end;
-	if (layout->stack || last < hole.start + hole.bytes || mapping.start <= last)
-		return 0;
-	return mmap(pointer(last), mapping.start - last, PROT_NONE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
-		    0) == MAP_FAILED ?
-		       -errno :
-		       0;
+	return at && dladdr(at, &info) ? info.dli_fbase : nullptr;
+}
+
+// With the C library's allocator it is known what to do: in its main arena nothing is left that could be
+// handed out. It has others only if there have been threads.
+void keep_apart_from_libc(const Layout &layout)
+{
+	constexpr std::size_t uncached = 60'000; // neither kept by size nor mapped on its own
+	const bool in_main_arena = address(take(uncached)) - layout.heap.start < layout.heap.bytes;
+
+	if (layout.heap.bytes)
+		use_up_heap(layout.heap);
+	if (__libc_single_threaded)
+		return;
+	for (std::size_t i = 0; i < layout.anonymous.count; i++) {
+		const Area &area = layout.anonymous.items[i];
+
+		if (!in_main_arena || area.start != layout.heap.start)
+			doubtful.add(area.start, area.start + area.bytes);
+	}
+}
+
+// Allocate pieces of this size until no more come from where the main program has them, and write down
+// which do.
+void drain(std::size_t size, const Record &from, bool tells_size, Record *drained)
+{
+	constexpr std::size_t most = 32;
+	const std::size_t patience = size > page_size() ? 4 : most;
+	void *others[most];
+	std::size_t nr_others = 0;
+
+	while (nr_others < patience && drained->count < drained->room) {
+		void *const piece = take(size);
+		const std::uintptr_t start = address(piece);
+
+		if (!piece)
+			break;
+		if (from.overlaps(start, start + size))
+			drained->add(start, start + (tells_size ? malloc_usable_size(piece) : size));
+		else
+			others[nr_others++] = piece;
+	}
+	while (nr_others)
+		free(others[--nr_others]);
+}
+
+// Each size up to one that allocators are known to tell apart, largest first.
+void drain_sizes(std::size_t first, std::size_t last, const Record &from, bool tells_size, Record *drained)
+{
+	for (std::size_t size = first; size > last;) {
+		const std::size_t step = size > 1024 ? size / 8 & ~std::size_t{15} : size > 128 ? 16 : 8;
+
+		drain(size, from, tells_size, drained);
+		size -= size < step ? size : step;
+	}
+}
+
+// Of another allocator it is not known what it keeps where. But whatever it is, it does not hand out twice
+// what nobody gives back. So take all that can be had; ranges may be in what was taken, for that much
+// is certain, and in addresses where nothing was.
+void keep_apart_from_any(Layout *layout)
+{
+	const bool tells_size = module_of("malloc_usable_size") == module_of("malloc");
+	const std::size_t room = doubtful.room / 2;
+	Record drained = {doubtful.items + room, 0, doubtful.room - room};
+	const Record &anonymous = layout->anonymous;
+
+	// Pages first, and what is left of them; then what is kept for larger pieces, and what these leave.
+	for (int round = 0; round < 3; round++) {
+		if (round == 2)
+			drain_sizes(1 << 20, page_size(), anonymous, tells_size, &drained);
+		drain(page_size(), anonymous, tells_size, &drained);
+		drain_sizes(page_size() / 2 * 7, 0, anonymous, tells_size, &drained);
+	}
+	drained.order();
+
+	doubtful.room = room;
+	for (std::size_t i = 0; i < anonymous.count; i++) {
+		std::uintptr_t start = anonymous.items[i].start;
+		const std::uintptr_t end = start + anonymous.items[i].bytes;
+
+		for (const Area *known = drained.find(start); start < end; known++) {
+			const bool more = known != drained.items + drained.count && known->start < end;
+			const std::uintptr_t until = more ? known->start : end;
+
+			if (start < until && !doubtful.add(start, until)) {
+				doubtful.items[room - 1] = {start, UINTPTR_MAX - start}; // all from there on
+				return;
+			}
+			start = more ? known->start + known->bytes : end;
+		}
+	}
+	// Nobody needs what is in there.
+	for (std::size_t i = 0; i < drained.count; i++) {
+		const std::uintptr_t start = page_floor(drained.items[i].start + page_size() - 1);
+		const std::uintptr_t end = page_floor(drained.items[i].start + drained.items[i].bytes);
+
+		if (start < end)
+			madvise(pointer(start), end - start, MADV_DONTNEED);
+	}
 }
 
 int keep_apart()
 {
+	const bool is_libcs = module_of("malloc") == module_of("gnu_get_libc_version");
 	Layout layout{};
-	std::uintptr_t heap_end;
-	int err = munmap(pointer(hole.start), hole.bytes) ? -errno : 0;
+	int err = open_hole(&layout);
 
 	if (!err)
-		err = stop_heap(&heap_end);
+		err = stop_heap();
 	if (!err)
-		err = for_each_mapping(fill_gap, &layout);
-	if (!err && layout.heap)
-		use_up_heap(layout.heap, heap_end);
-	return err;
+		err = for_each_mapping(note_mapping, &layout);
+	if (!err)
+		err = fill_gaps(layout.mapped, !is_libcs);
+	if (err)
+		return err;
+	if (is_libcs)
+		keep_apart_from_libc(layout);
+	else
+		keep_apart_from_any(&layout);
+	return 0;
 }
 
 // ---- The child of the zygote ----------------------------------------------------------------
@@ -635,8 +873,11 @@ int load_image(int fd, const Image &image, const Areas &areas)
 	int err = 0;
 
 	for (std::size_t i = 0; !err && i < areas.count; i++) {
+		const Area &area = areas.items[i];
+
 		if (i >= image.nr_variables)
-			err = make_place(areas.items[i]);
+			err = doubtful.overlaps(area.start, area.start + area.bytes) ? -EADDRINUSE :
+										       make_place(area);
 		else if (!is_of_a_module(areas.items[i]))
 			err = -ENXIO;
 	}
@@ -901,6 +1142,11 @@ int ask_seed_locked(const int *fds, std::size_t count)
 }
 
 } // namespace
+
+bool can_have_zygote()
+{
+	return is_separable();
+}
 
 int start_zygote(bool portable)
 {

@@ -16,6 +16,9 @@
 
 namespace liborbit {
 
+// Whether this program can: its variables can be told from those of the C library and the allocator.
+bool can_have_zygote();
+
 // Start the zygote, for the portable backend or for the kernel's. 0, -EALREADY, or as
 // orbit_prepare().
 int start_zygote(bool portable);

@@ -83,7 +83,8 @@ int probe(orbit_probe_info *info)
 	info->abi = kernel.abi;
 	info->max_pools = kernel.max_pools;
 	info->max_arg = kernel.max_arg;
-	info->features = kernel.features | ORBIT_FEATURE_CUT | ORBIT_FEATURE_IO | ORBIT_FEATURE_MINIMAL;
+	info->features = kernel.features | ORBIT_FEATURE_CUT | ORBIT_FEATURE_IO |
+			 (can_have_zygote() ? ORBIT_FEATURE_MINIMAL : 0);
 	if (kernel.abi < ORBIT_ABI)
 		return fill_probe(info, -EPROTONOSUPPORT,
 				  "The kernel's orbit interface is older than this library.",

@@ -941,7 +941,8 @@ int probe(orbit_probe_info *info)
 	info->max_pools = ORBIT_MAX_POOLS;
 	info->max_arg = ORBIT_MAX_ARG;
 	info->features = ORBIT_FEATURE_QUEUE | ORBIT_FEATURE_MODES | ORBIT_FEATURE_UPDATES |
-			 ORBIT_FEATURE_RESTART | ORBIT_FEATURE_LIMITS | ORBIT_FEATURE_MINIMAL;
+			 ORBIT_FEATURE_RESTART | ORBIT_FEATURE_LIMITS |
+			 (can_have_zygote() ? ORBIT_FEATURE_MINIMAL : 0);
 	if (tracker == Tracker::userfaultfd) {
 		info->features |= ORBIT_FEATURE_IO;
 		info->reason = "Processes carry orbits; userfaultfd tells which pages have changed.";

@@ -41,7 +41,7 @@ template <class Work> int run_beside_forks(Work work)
 		}
 	}).detach();
 	// A deadlock comes within milliseconds where there can be one.
-	const bool went_on = eventually([&] { return rounds > 200 && forks > 200; });
+	const bool went_on = eventually([&] { return rounds > 100 && forks > 100; });
 
 	if (!went_on)
 		std::fprintf(stderr, "stopped after %ld rounds and %ld forks\n", rounds.load(), forks.load());
