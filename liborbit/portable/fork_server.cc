@@ -42,6 +42,7 @@ struct Server {
 	FromOrbit *to_main;
 	const FromMain *from_main;
 	bool few_files, low_memory;
+	bool lazy; // views are made writable where the task writes to them
 	// Of the running task.
 	bool receivable;
 	std::uint64_t number;
@@ -52,9 +53,38 @@ struct Server {
 
 ORBIT_STATE Server *server;
 
+// Make what a task writes to writable, and no more of a view than a page table maps: where the system counts
+// what a process could write (vm.overcommit_memory=2), or a limit does.
+bool allow_write(std::uintptr_t at)
+{
+	const std::uintptr_t table = page_size() * (page_size() / sizeof(std::uint64_t));
+	const Visible *view = server->visible;
+	const Visible *const last = view + server->nr_visible;
+
+	while (view != last && !(at >= view->start && at < view->end))
+		view++;
+	if (view == last)
+		return false;
+
+	const std::uintptr_t part = at / table * table, one = at / page_size() * page_size();
+	const std::uintptr_t from = part > view->start ? part : view->start;
+	const std::uintptr_t end = part + table < view->end ? part + table : view->end;
+	const int access = PROT_READ | PROT_WRITE;
+
+	return !mprotect(reinterpret_cast<void *>(from), end - from, access) ||
+	       !mprotect(reinterpret_cast<void *>(one), page_size(), access);
+}
+
 // The way a fault tells where it was. The signal then does what it would have done.
 void on_fault(int signal, siginfo_t *info, void *)
 {
+	const int saved = errno;
+
+	if (signal == SIGSEGV && info->si_code == SEGV_ACCERR && server->lazy &&
+	    allow_write(reinterpret_cast<std::uintptr_t>(info->si_addr))) {
+		errno = saved;
+		return;
+	}
 	if (info->si_code > 0) {
 		server->to_main->address = reinterpret_cast<std::uintptr_t>(info->si_addr);
 		server->to_main->faulted = static_cast<std::uint64_t>(signal);
@@ -144,15 +174,23 @@ int map_piece(const MapPiece &piece, int fd)
 				       MAP_FAILED ?
 			       -errno :
 			       0;
-	// What cannot be seen lies beyond the end of the file: that raises SIGBUS.
+	// What cannot be seen lies beyond the end of the file: that raises SIGBUS. Shared, for nobody to
+	// count it as what could be written.
 	if (piece.from || piece.length != piece.bytes)
-		if (mmap(start, piece.bytes, PROT_READ | PROT_WRITE, fixed | MAP_NORESERVE, fd,
+		if (mmap(start, piece.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd,
 			 static_cast<off_t>(piece.bytes)) == MAP_FAILED)
 			return -errno;
-	if (piece.length && mmap(reinterpret_cast<void *>(piece.start + piece.from), piece.length,
-				 PROT_READ | PROT_WRITE, fixed | MAP_NORESERVE, fd,
-				 static_cast<off_t>(piece.from)) == MAP_FAILED)
+	if (!piece.length)
+		return 0;
+
+	void *const seen = reinterpret_cast<void *>(piece.start + piece.from);
+	const auto offset = static_cast<off_t>(piece.from);
+
+	if (mmap(seen, piece.length, PROT_READ | PROT_WRITE, fixed | MAP_NORESERVE, fd, offset) != MAP_FAILED)
+		return 0;
+	if (errno != ENOMEM || mmap(seen, piece.length, PROT_READ, fixed, fd, offset) == MAP_FAILED)
 		return -errno;
+	server->lazy = true;
 	return 0;
 }
 
