@@ -101,11 +101,13 @@ def run_here(name, command, seconds=HOST_SECONDS, **environment):
         return vm.judge_output(name, None, "", str(error))
 
 
-def run_example(test, tracker):
-    """Run an example on this host, by the portable backend."""
-    cases = examples.judge(run_here(test.name, test.argv, ORBIT_BACKEND="portable", ORBIT_TRACKER=tracker))
+def run_example(test, tracker, check):
+    """Run an example on this host, by the portable backend. What ORBIT_CHECK tells is a difference:
+    examples have no pointers out of their pools."""
+    cases = examples.judge(run_here(test.name, test.argv, ORBIT_BACKEND="portable", ORBIT_TRACKER=tracker,
+                                    ORBIT_CHECK=check))
     for case in cases:
-        case.program = f"portable, {tracker}: {case.program}"
+        case.program = f"portable, {tracker}{', checked' if check == '1' else ''}: {case.program}"
     return cases
 
 
@@ -274,7 +276,9 @@ def main():
                             str(options.kernel / "System.map")])
     for _, tracker in (each for each in PORTABLE if not each[0]):
         for test in examples.tests(options.build) + [demo]:
-            host(f"portable, {tracker}: {test.name}", run_example, test, tracker)
+            host(f"portable, {tracker}: {test.name}", run_example, test, tracker, "0")
+            if test is not demo:
+                host(f"portable, {tracker}, checked: {test.name}", run_example, test, tracker, "1")
 
     # With an empty cache this fetches and compiles PostgreSQL, twice.
     for target, seconds in (("vanilla", POSTGRES_BUILD_SECONDS), ("ported", POSTGRES_BUILD_SECONDS),
