@@ -103,6 +103,7 @@ ORBIT_STATE unsigned char *read_buffer;
 ORBIT_STATE Areas *target_areas;
 ORBIT_STATE std::uint64_t *told; // a hash set of what has been told
 ORBIT_STATE std::size_t nr_told;
+ORBIT_STATE bool refused_told;
 constexpr std::size_t told_room = 4096;
 
 std::uint64_t now_ns()
@@ -223,6 +224,12 @@ template <class F> void for_each_page(std::uintptr_t start, std::uintptr_t end, 
 			const iovec to = {read_buffer, run * page_bytes};
 			const iovec from = {reinterpret_cast<void *>(at + i * page_bytes), run * page_bytes};
 			const ssize_t got = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+
+			if (got < 0 && errno != EFAULT && errno != ESRCH && !refused_told) {
+				refused_told = true;
+				tell("nothing can be checked: process_vm_readv() is refused (error %d)", errno);
+			}
+
 			const std::size_t whole = got > 0 ? static_cast<std::size_t>(got) / page_bytes : 0;
 
 			for (std::size_t page = 0; page < whole; page++)
