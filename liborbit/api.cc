@@ -216,6 +216,18 @@ int check_call(const orbit_handle *orbit, const Call &call, std::uint64_t flags)
 	return check_pools(call.options);
 }
 
+// A thread that is cancelled in the library would leave its locks held. So it is not, before it returns
+// to the application.
+class NotCancelled {
+public:
+	NotCancelled() { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
+	NotCancelled(const NotCancelled &) = delete;
+	~NotCancelled() { pthread_setcancelstate(before_, nullptr); }
+
+private:
+	int before_ = PTHREAD_CANCEL_ENABLE;
+};
+
 // What is under way keeps orbit_destroy() from returning. An atomic counter and not a lock: two of
 // those would be a fiftieth of a call.
 class UnderWay {
@@ -337,6 +349,7 @@ void orbit_log_to(orbit_log_fn fn, void *user) noexcept
 
 int orbit_probe(orbit_probe_info *out) noexcept
 {
+	const NotCancelled whole;
 	orbit_probe_info info{};
 	const Backend *probed;
 
@@ -356,6 +369,7 @@ int orbit_inside(void) noexcept
 
 int orbit_probe_backend(size_t index, orbit_probe_info *out) noexcept
 {
+	const NotCancelled whole;
 	orbit_probe_info info{};
 
 	if (const int err = check_out_size(out))
@@ -389,11 +403,13 @@ int orbit_use_backend(const char *name) noexcept
 
 int orbit_window_reserve(size_t bytes) noexcept
 {
+	const NotCancelled whole;
 	return in_orbit ? -EPERM : reserve_window(bytes);
 }
 
 int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *opts) noexcept
 {
+	const NotCancelled whole;
 	orbit_pool_options options;
 	int err = copy_options(&options, opts);
 
@@ -435,6 +451,7 @@ int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *
 
 void orbit_pool_destroy(orbit_pool *pool) noexcept
 {
+	const NotCancelled whole;
 	// In an orbit the descriptor is closed, and its number may be another's.
 	if (!pool || in_orbit)
 		return;
@@ -468,6 +485,7 @@ int orbit_pool_fd(const orbit_pool *pool) noexcept
 
 int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 {
+	const NotCancelled whole;
 	orbit_options options;
 	int err = copy_options(&options, opts);
 
@@ -514,6 +532,7 @@ int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 
 void orbit_destroy(orbit_handle *orbit) noexcept
 {
+	const NotCancelled whole;
 	if (!orbit || in_orbit)
 		return;
 	// A forked child has copies of the descriptors. The parent's calls are none
@@ -529,6 +548,7 @@ void orbit_destroy(orbit_handle *orbit) noexcept
 
 int orbit_prepare() noexcept
 {
+	const NotCancelled whole;
 	int err;
 	const Backend *backend = prepare(&err);
 
@@ -538,6 +558,7 @@ int orbit_prepare() noexcept
 int orbit_call(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
 	       const orbit_call_options *opts, orbit_outcome *out) noexcept
 {
+	const NotCancelled whole;
 	orbit_call_options options;
 	orbit_outcome own;
 	Call call;
@@ -569,6 +590,7 @@ int orbit_call(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_
 int orbit_call_async(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
 		     const orbit_call_options *opts, orbit_task **out) noexcept
 {
+	const NotCancelled whole;
 	orbit_call_options options;
 	orbit_task *task = nullptr;
 	Call call;
@@ -601,6 +623,7 @@ int orbit_call_async(orbit_handle *orbit, orbit_entry fn, const void *arg, size_
 int orbit_cancel(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
 		 uint64_t flags, uint64_t *cancelled) noexcept
 {
+	const NotCancelled whole;
 	std::uint64_t count = 0;
 	int err = 0;
 
@@ -622,6 +645,7 @@ int orbit_cancel(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t ar
 
 int orbit_task_wait(orbit_task *task, uint64_t deadline_ns, orbit_outcome *out) noexcept
 {
+	const NotCancelled whole;
 	orbit_outcome outcome{};
 
 	if (const int err = check_out_size(out))
@@ -639,6 +663,7 @@ int orbit_task_wait(orbit_task *task, uint64_t deadline_ns, orbit_outcome *out) 
 
 int orbit_task_cancel(orbit_task *task, uint64_t flags) noexcept
 {
+	const NotCancelled whole;
 	if (flags & ~ORBIT_CANCEL_RUNNING)
 		return -EINVAL;
 
@@ -659,6 +684,7 @@ int orbit_task_fd(const orbit_task *task) noexcept
 
 void orbit_task_destroy(orbit_task *task) noexcept
 {
+	const NotCancelled whole;
 	if (!task || in_orbit)
 		return;
 	task->backend->task_close(task);
@@ -668,6 +694,7 @@ void orbit_task_destroy(orbit_task *task) noexcept
 
 int orbit_task_receive(orbit_task *task, uint64_t deadline_ns, orbit_update *out) noexcept
 {
+	const NotCancelled whole;
 	orbit_update update{};
 
 	if (!out || check_out_size(out))
@@ -687,6 +714,7 @@ int orbit_task_receive(orbit_task *task, uint64_t deadline_ns, orbit_update *out
 int orbit_update_apply(const orbit_update *update, orbit_targets *targets,
 		       const orbit_apply_options *opts, orbit_applied *out) noexcept
 {
+	const NotCancelled whole;
 	orbit_apply_options options;
 	orbit_applied applied{};
 	orbit_update known;
@@ -713,6 +741,7 @@ int orbit_update_apply(const orbit_update *update, orbit_targets *targets,
 int orbit_task_apply_all(orbit_task *task, uint64_t deadline_ns, orbit_targets *targets,
 			 orbit_applied *out) noexcept
 {
+	const NotCancelled whole;
 	orbit_apply_options options{};
 	orbit_applied applied{};
 	orbit_update update{};
@@ -766,6 +795,7 @@ uint64_t orbit_deadline(uint64_t timeout_ns) noexcept
 
 int orbit_get_stat(const orbit_handle *orbit, struct orbit_stat *out, size_t size) noexcept
 {
+	const NotCancelled whole;
 	struct orbit_stat st {};
 
 	if (!orbit || !out || !size)

@@ -24,7 +24,10 @@
  * not know count as zero, and fields that an older library does not know must be
  * zero (-E2BIG).  A null pointer to an options struct means the defaults.  All
  * functions may be called from any thread at any time, except that a handle must
- * not be used during or after its own destruction.  Deadlines are nanoseconds of
+ * not be used during or after its own destruction.  None is a cancellation point:
+ * a thread that is cancelled in one ends after it.  In a signal handler only
+ * orbit_inside(), orbit_deadline(), and those may be called that tell a handle's
+ * descriptor, number, address or size.  Deadlines are nanoseconds of
  * CLOCK_MONOTONIC, see orbit_deadline(); 0 means never, ORBIT_NO_WAIT at once.
  *
  * Handles belong to the process that made them.  In a child made by fork() they
@@ -225,7 +228,8 @@ struct orbit_pool_options {
  * Returns 0.  -EINVAL: @bytes is 0, @out is NULL or an option is malformed.
  * -E2BIG: an option this library does not know is set.  -ENAMETOOLONG.
  * -ENOMEM: no memory, or no room of that size in the address window.  -EMFILE,
- * -ENFILE: no descriptor left.  -EPERM: called in an orbit.  -ENOSYS, -EPERM,
+ * -ENFILE: no descriptor left.  -EFBIG: RLIMIT_FSIZE is less than @bytes (portable).
+ * -EPERM: called in an orbit.  -ENOSYS, -EPERM,
  * -EACCES, -EPROTONOSUPPORT: no orbits here, see orbit_probe().
  */
 ORBIT_API int orbit_pool_create(struct orbit_pool **out, size_t bytes,
@@ -508,7 +512,9 @@ struct orbit_outcome {
  * -EINVAL a malformed argument, or a pool named twice; -E2BIG too many bytes or
  * pools, or an unknown option; -EFAULT @arg is not readable; -ENOMEM; -ENXIO the
  * program has unmapped a pool itself; -EPERM the handle or a pool is of another
- * process; -ESRCH @opts->resume names no task that waits for that.
+ * process; -ESRCH @opts->resume names no task that waits for that; -EFBIG
+ * RLIMIT_FSIZE is less than a pool (portable); -EBADF the application has closed
+ * descriptors of the library.
  */
 ORBIT_API int orbit_call(struct orbit_handle *orbit, orbit_entry fn, const void *arg,
 			 size_t arg_size, const struct orbit_call_options *opts,

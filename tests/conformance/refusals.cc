@@ -288,7 +288,7 @@ void check_common(const Outcome &outcome)
 	EXPECT_FALSE(outcome.left) << "a process was left behind; " << tell(outcome);
 	for (int step = 0; step < results.at && step < nr_steps; step++) {
 		// A second, and as much for a machine that has other things to do, or is emulated.
-		EXPECT_LT(results.step_ms[step], is_kernel_backend() ? 10000 : 3000)
+		EXPECT_LT(results.step_ms[step], 8000)
 			<< step_names[step] << "; " << tell(outcome);
 		EXPECT_FALSE(results.wrong[step]) << step_names[step] << "; " << tell(outcome);
 		EXPECT_TRUE(!results.errors[step] || is_documented(results.errors[step]))
@@ -550,7 +550,9 @@ TEST(Refusals, DescriptorsThatTheApplicationHasClosed)
 		check_common(outcome);
 		EXPECT_TRUE(outcome.results.ended);
 		EXPECT_TRUE(outcome.results.made) << tell(outcome);
-		EXPECT_EQ(outcome.results.errors[again], -EBADF) << tell(outcome);
+		// The orbit may have ended by then.
+		EXPECT_TRUE(outcome.results.errors[again] == -EBADF || outcome.results.errors[again] == -ESHUTDOWN)
+			<< tell(outcome);
 	}
 }
 
@@ -665,6 +667,54 @@ TEST(Refusals, SignalsWhilePoolsAndOrbitsAreMade)
 	}
 	setitimer(ITIMER_REAL, &never, nullptr);
 	sigaction(SIGALRM, &before, nullptr);
+}
+
+std::uint64_t nap(const void *, std::size_t)
+{
+	std::this_thread::sleep_for(1ms);
+	return 7;
+}
+
+// Neither locks nor memory stay behind, wherever it is at that moment.
+TEST(Refusals, ACallerThatIsCancelled)
+{
+	orbit::Orbit orbit = make_orbit();
+	const orbit::Pool pool = make_pool(4 * page);
+	struct Shared {
+		orbit_handle *orbit;
+		orbit_pool *pool;
+	} shared = {orbit.raw(), pool.raw()};
+
+	for (int round = 0; round < 50; round++) {
+		pthread_t thread;
+		void *result = nullptr;
+		const auto call_for_ever = [](void *user) -> void * {
+			const auto *use = static_cast<const Shared *>(user);
+
+			for (;;) {
+				orbit_call_options options{};
+				orbit_task *task = nullptr;
+
+				options.size = sizeof(options);
+				options.pools = &use->pool;
+				options.nr_pools = 1;
+				*static_cast<int *>(orbit_pool_data(use->pool)) += 1;
+				orbit_call(use->orbit, nap, nullptr, 0, &options, nullptr);
+				if (!orbit_call_async(use->orbit, nap, nullptr, 0, &options, &task)) {
+					orbit_task_wait(task, 0, nullptr);
+					orbit_task_destroy(task);
+				}
+				pthread_testcancel();
+			}
+		};
+
+		ASSERT_EQ(pthread_create(&thread, nullptr, call_for_ever, &shared), 0);
+		std::this_thread::sleep_for(std::chrono::microseconds(100 * (round % 40)));
+		pthread_cancel(thread);
+		pthread_join(thread, &result);
+		EXPECT_EQ(result, PTHREAD_CANCELED);
+	}
+	EXPECT_EQ(orbit.call(pool, [] { return 5; }), 5);
 }
 
 // Without room for the process's own descriptors.
