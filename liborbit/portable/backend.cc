@@ -719,7 +719,7 @@ void free_orbit(Orbit *orbit)
 		view = next;
 	}
 	close_fd(&orbit->hup);
-	close_fd(&orbit->link);
+	close_watched(orbit, &orbit->link);
 	free(orbit);
 }
 

@@ -14,7 +14,9 @@
 #include <csignal>
 #include <ctime>
 #include <fcntl.h>
+#include <iterator>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -44,6 +46,8 @@ struct Dispatcher {
 	unsigned users;
 	int wake, woken; // two ends
 	bool deaf;	 // they have been lost
+	int epoll;	  // or -1: all are polled each time
+	int watched_wake; // as in an orbit
 	bool stop;
 	void *buffer;
 };
@@ -257,8 +261,8 @@ static void unshare(Orbit *orbit)
 
 static void forget_process(Orbit *orbit)
 {
-	close_fd(&orbit->socket);
-	close_fd(&orbit->pidfd);
+	close_watched(orbit, &orbit->socket);
+	close_watched(orbit, &orbit->pidfd);
 	unshare(orbit);
 	free(orbit->incoming);
 	orbit->incoming = nullptr;
@@ -908,7 +912,7 @@ static bool on_message(Orbit *orbit, const void *buffer, std::size_t bytes)
 // Its socket is closed: it ends, has called exec, or has closed its descriptors.
 static void on_hangup(Orbit *orbit)
 {
-	close_fd(&orbit->socket);
+	close_watched(orbit, &orbit->socket);
 	if (!orbit->pid || orbit->killing)
 		return;
 
@@ -981,7 +985,7 @@ static void hear_fork_server(Orbit *orbit)
 			lack_process(orbit, -EMFILE);
 		} else if (got != sizeof(message)) {
 			// Somebody has killed it. Its orbit goes on as long as the process does.
-			close_fd(&orbit->link);
+			close_watched(orbit, &orbit->link);
 			if (!orbit->pid && (orbit->starting || orbit->first))
 				give_up_process(orbit, -ECHILD);
 		} else if (message.tell == Tell::spawned) {
@@ -1026,30 +1030,94 @@ struct PollList {
 	}
 };
 
-// Three for each orbit: its fork server, its process, and the end of that.
-static std::uint64_t fill_list(PollList *list)
+void close_watched(Orbit *orbit, int *fd)
+{
+	for (int &watched : orbit->watched)
+		if (*fd >= 0 && watched == *fd + 1) {
+			// Not by its end alone: a process that is being forked may have it still.
+			epoll_ctl(dispatcher.epoll, EPOLL_CTL_DEL, *fd, nullptr);
+			watched = 0;
+		}
+	close_fd(fd);
+}
+
+// From now on all are polled. The descriptor may be somebody else's by now.
+static void give_up_epoll()
+{
+	dispatcher.epoll = -1;
+	dispatcher.watched_wake = 0;
+	for (Orbit *orbit = orbits; orbit; orbit = orbit->next)
+		for (int &watched : orbit->watched)
+			watched = 0;
+}
+
+static void watch(int *watched, int fd, std::uint64_t data)
+{
+	epoll_event event{};
+
+	if (*watched == fd + 1 || dispatcher.epoll < 0)
+		return;
+	if (*watched)
+		epoll_ctl(dispatcher.epoll, EPOLL_CTL_DEL, *watched - 1, nullptr);
+	*watched = 0;
+	if (fd < 0)
+		return;
+	event.events = EPOLLIN;
+	event.data.u64 = data;
+	if (epoll_ctl(dispatcher.epoll, EPOLL_CTL_ADD, fd, &event))
+		give_up_epoll();
+	else
+		*watched = fd + 1;
+}
+
+constexpr std::uint64_t which = 3; // bits of what epoll tells; the rest is the orbit
+
+static void watch_all()
+{
+	epoll_event wake{};
+
+	// The application may have closed it, and have one of its own by that number, which has not this.
+	wake.events = EPOLLIN;
+	if (dispatcher.epoll >= 0 && dispatcher.watched_wake &&
+	    epoll_ctl(dispatcher.epoll, EPOLL_CTL_MOD, dispatcher.watched_wake - 1, &wake))
+		give_up_epoll();
+	watch(&dispatcher.watched_wake, dispatcher.woken, 0);
+	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
+		const auto data = reinterpret_cast<std::uintptr_t>(orbit);
+
+		watch(&orbit->watched[0], orbit->link, data);
+		watch(&orbit->watched[1], orbit->socket, data | 1);
+		watch(&orbit->watched[2], orbit->ended ? -1 : orbit->pidfd, data | 2);
+	}
+}
+
+// When something has to be looked at, whatever is told.
+static std::uint64_t next_moment()
 {
 	std::uint64_t next = now() + longest_sleep;
 
+	for (const Orbit *orbit = orbits; orbit; orbit = orbit->next)
+		for (const std::uint64_t moment :
+		     {orbit->time_at, orbit->tick_at, orbit->fork_server_at, orbit->spawn_at})
+			next = moment < next ? moment : next;
+	return next;
+}
+
+// False: not all are in the list.
+static bool fill_list(PollList *list)
+{
 	list->count = 0;
-	if (dispatcher.deaf)
-		make_wake();
 	if (!list->add(dispatcher.woken))
-		return now() + tick; // and try again
+		return false;
 	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
 		orbit->polled = list->count + 1;
 		if (!list->add(orbit->link) || !list->add(orbit->socket) ||
 		    !list->add(orbit->ended ? -1 : orbit->pidfd)) {
 			orbit->polled = 0;
-			next = now() + tick;
-			break;
+			return false;
 		}
-		next = orbit->time_at < next ? orbit->time_at : next;
-		next = orbit->tick_at < next ? orbit->tick_at : next;
-		next = orbit->fork_server_at < next ? orbit->fork_server_at : next;
-		next = orbit->spawn_at < next ? orbit->spawn_at : next;
 	}
-	return next;
+	return true;
 }
 
 // The descriptor that was polled may have become another process's.
@@ -1060,19 +1128,18 @@ static bool has_ended(const Orbit *orbit)
 	return orbit->pidfd >= 0 && poll(&fd, 1, 0) == 1;
 }
 
-static void look_after(Orbit *orbit, const PollList &list, std::uint64_t time)
+static void look_after(Orbit *orbit, std::uint64_t time)
 {
-	if (orbit->polled && orbit->polled + 2 <= list.count) {
-		const pollfd *const fds = list.fds + orbit->polled - 1;
+	const unsigned told = orbit->told;
 
-		if (fds[1].revents && orbit->socket == fds[1].fd)
-			hear_orbit(orbit, 64);
-		if (fds[0].revents && orbit->link == fds[0].fd)
-			hear_fork_server(orbit);
-		if (fds[2].revents && has_ended(orbit)) {
-			orbit->ended = true;
-			orbit->fork_server_at = orbit->link < 0 ? time : time + patience_for_death;
-		}
+	orbit->told = 0;
+	if (told & 2 && orbit->socket >= 0)
+		hear_orbit(orbit, 64);
+	if (told & 1 && orbit->link >= 0)
+		hear_fork_server(orbit);
+	if (told & 4 && has_ended(orbit)) {
+		orbit->ended = true;
+		orbit->fork_server_at = orbit->link < 0 ? time : time + patience_for_death;
 	}
 	if (time >= orbit->fork_server_at)
 		give_up_fork_server(orbit);
@@ -1081,9 +1148,18 @@ static void look_after(Orbit *orbit, const PollList &list, std::uint64_t time)
 	check_limits(orbit, time);
 }
 
-// Until something happens, or a moment. Where poll does not work (a filter, more descriptors than
-// are allowed by now), all that may have something to tell are asked: they do not block.
-static void sleep_until(PollList *list, std::uint64_t moment)
+static void hear_wake()
+{
+	char bytes[16];
+	std::size_t no_fds = 0;
+
+	if (!is_still_ours(dispatcher.woken))
+		dispatcher.deaf = true;
+	while (!dispatcher.deaf && hear(dispatcher.woken, bytes, sizeof(bytes), nullptr, &no_fds, MSG_DONTWAIT) > 0)
+		;
+}
+
+static void sleep_on_list(PollList *list, std::uint64_t moment)
 {
 	const std::uint64_t before = now();
 	const std::uint64_t left = moment > before ? moment - before : 0;
@@ -1099,39 +1175,83 @@ static void sleep_until(PollList *list, std::uint64_t moment)
 		list->fds[i].revents = list->fds[i].fd >= 0 ? POLLIN : 0;
 }
 
-static void hear_wake(const pollfd &fd)
+// Until something happens, or a moment; without the state lock meanwhile. Where poll does not work (a filter,
+// more descriptors than are allowed by now), all that may have something to tell are asked: they do
+// not block.
+static void poll_until(PollList *list, std::uint64_t moment)
 {
-	char bytes[16];
-	std::size_t no_fds = 0;
+	if (!fill_list(list))
+		moment = now() + tick; // and try again
+	pthread_mutex_unlock(&state_lock);
+	sleep_on_list(list, moment);
+	pthread_mutex_lock(&state_lock);
+	if (list->count && list->fds[0].revents)
+		hear_wake();
+	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
+		if (!orbit->polled || orbit->polled + 2 > list->count)
+			continue;
 
-	if (!fd.revents)
-		return;
-	if (!is_still_ours(dispatcher.woken))
-		dispatcher.deaf = true;
-	while (!dispatcher.deaf && hear(dispatcher.woken, bytes, sizeof(bytes), nullptr, &no_fds, MSG_DONTWAIT) > 0)
-		;
+		const pollfd *const fds = list->fds + orbit->polled - 1;
+
+		orbit->told |= (fds[0].revents && orbit->link == fds[0].fd ? 1U : 0U) |
+			       (fds[1].revents && orbit->socket == fds[1].fd ? 2U : 0U) | (fds[2].revents ? 4U : 0U);
+		orbit->polled = 0;
+	}
+}
+
+// The same. What it costs does not grow with the orbits that have nothing to tell.
+static void wait_until_told(std::uint64_t moment)
+{
+	epoll_event events[16];
+	const std::uint64_t before = now();
+	const std::uint64_t left = moment > before ? (moment - before + ms - 1) / ms : 0;
+	const int epoll = dispatcher.epoll;
+
+	pthread_mutex_unlock(&state_lock);
+
+	const int count = epoll_wait(epoll, events, std::size(events), static_cast<int>(left));
+	const bool broken = count < 0 && errno != EINTR;
+
+	pthread_mutex_lock(&state_lock);
+	if (broken)
+		give_up_epoll();
+	for (int i = 0; i < count; i++) {
+		const std::uint64_t data = events[i].data.u64;
+
+		if (!data)
+			hear_wake();
+		// It may be gone by now.
+		for (Orbit *orbit = orbits; orbit && data; orbit = orbit->next)
+			if (reinterpret_cast<std::uintptr_t>(orbit) == (data & ~which))
+				orbit->told |= 1U << (data & which);
+	}
 }
 
 static void *keep(void *)
 {
 	PollList list{};
+	std::uint64_t polled = now();
 
 	prctl(PR_SET_NAME, "orbit-dispatch");
 	pthread_mutex_lock(&state_lock);
 	while (!dispatcher.stop) {
-		const std::uint64_t next = fill_list(&list);
-
-		pthread_mutex_unlock(&state_lock);
-
-		sleep_until(&list, next);
-		pthread_mutex_lock(&state_lock);
-		if (list.count)
-			hear_wake(list.fds[0]);
+		if (dispatcher.deaf)
+			make_wake();
+		watch_all();
+		// A descriptor that the application has closed epoll forgets, and poll tells of.
+		if (dispatcher.epoll >= 0 && now() - polled >= longest_sleep) {
+			poll_until(&list, 0);
+			polled = now();
+		} else if (dispatcher.epoll >= 0) {
+			wait_until_told(next_moment());
+		} else {
+			poll_until(&list, next_moment());
+		}
 
 		const std::uint64_t after = now();
 
 		for (Orbit *orbit = orbits; orbit; orbit = orbit->next)
-			look_after(orbit, list, after);
+			look_after(orbit, after);
 	}
 	pthread_mutex_unlock(&state_lock);
 	free(list.fds);
@@ -1149,6 +1269,8 @@ int start_dispatcher()
 	dispatcher.stop = false;
 	dispatcher.buffer = malloc(max_message);
 	dispatcher.wake = dispatcher.woken = -1;
+	dispatcher.epoll = lift(epoll_create1(EPOLL_CLOEXEC)); // or none
+	dispatcher.watched_wake = 0;
 
 	int err = dispatcher.buffer ? make_wake() : -ENOMEM;
 
@@ -1160,6 +1282,7 @@ int start_dispatcher()
 	if (err) {
 		close_fd(&dispatcher.wake);
 		close_fd(&dispatcher.woken);
+		close_fd(&dispatcher.epoll);
 		free(dispatcher.buffer);
 		return err;
 	}
@@ -1182,6 +1305,7 @@ void stop_dispatcher()
 	pthread_join(dispatcher.thread, nullptr);
 	close_fd(&dispatcher.wake);
 	close_fd(&dispatcher.woken);
+	close_fd(&dispatcher.epoll);
 	free(dispatcher.buffer);
 }
 
@@ -1190,6 +1314,7 @@ void forget_dispatcher()
 	if (dispatcher.users) {
 		close_fd(&dispatcher.wake);
 		close_fd(&dispatcher.woken);
+		close_fd(&dispatcher.epoll);
 	}
 	dispatcher = {};
 }

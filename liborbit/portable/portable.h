@@ -123,6 +123,9 @@ struct Orbit {
 	int hup;  // the other end of the handle's socket
 	int link; // to the fork server, or -1
 	pid_t fork_server;
+	// What the dispatcher waits for: its fork server, its process, and the end of that.
+	int watched[3];	    // descriptors plus one; 0: not yet
+	unsigned told;	    // which have something to tell
 	std::size_t polled; // place in the dispatcher's list, plus one
 	bool dead;
 	int error;	    // why there is no process
@@ -218,6 +221,8 @@ void stop_dispatcher();
 void forget_dispatcher(); // in a forked child, with its lock held
 // With the state lock held, and so are those that follow.
 void wake_dispatcher();
+// Close a descriptor that the dispatcher may be waiting for.
+void close_watched(Orbit *orbit, int *fd);
 
 std::size_t in_queue(const Orbit *orbit);
 void enqueue(Orbit *orbit, Task *task);

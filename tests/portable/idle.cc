@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+//
+// The portable backend: what a call costs does not grow with the orbits that have nothing to do. Time is all
+// that the main program's threads spend, for the machine may have other work.
+#include "../conformance/orbit_test.h"
+
+#include <algorithm>
+#include <ctime>
+#include <sys/resource.h>
+#include <vector>
+
+namespace {
+
+double process_time()
+{
+	timespec time;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+	return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
+}
+
+double time_of_calls(orbit::Orbit &orbit)
+{
+	double least = 1e9;
+
+	for (unsigned round = 0; round < 10; round++) {
+		const double before = process_time();
+
+		for (unsigned n = 0; n < 50; n++)
+			EXPECT_EQ(orbit.call({}, [] { return 1; }), 1);
+		least = std::min(least, process_time() - before);
+	}
+	return least;
+}
+
+TEST(Idle, CallsBesideManyIdleOrbits)
+{
+	constexpr std::size_t many = 200;
+	rlimit files;
+
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+	if (files.rlim_cur < 10 * many)
+		GTEST_SKIP() << "too few descriptors";
+
+	orbit::Orbit orbit = make_orbit();
+	const double alone = time_of_calls(orbit);
+	std::vector<orbit::Orbit> idle;
+
+	for (std::size_t n = 0; n < many; n++)
+		idle.push_back(make_orbit());
+
+	const double beside = time_of_calls(orbit);
+
+	EXPECT_LT(beside, 2.5 * alone) << "alone: " << alone << " ms, beside others: " << beside << " ms";
+	RecordProperty("ratio", std::to_string(beside / alone));
+	for (orbit::Orbit &each : idle)
+		ASSERT_EQ(each.call({}, [] { return 2; }), 2);
+}
+
+} // namespace
