@@ -111,7 +111,7 @@ TEST(Check, APointerOutOfAPoolIsToldWithItsPlaceAndTarget)
 	EXPECT_TRUE(mentions(lines[0], "\"customers\"")) << lines[0];
 	EXPECT_TRUE(mentions(lines[0], "offset " + hex(reinterpret_cast<void *>(8192 + sizeof(long))))) << lines[0];
 	EXPECT_TRUE(mentions(lines[0], hex(customers->name.data()))) << lines[0];
-	EXPECT_TRUE(mentions(lines[0], "the heap")) << lines[0];
+	EXPECT_TRUE(mentions(lines[0], "of the main program")) << lines[0]; // an allocator may have no heap
 	ASSERT_TRUE(orbit.call(pool, [] {}));
 	EXPECT_TRUE(told().empty()) << "told again";
 	std::destroy_at(customers);
