@@ -4,6 +4,7 @@
 // the work to a backend.
 #include "common/check.h"
 #include "common/futex.h"
+#include "common/memory_limit.h"
 #include "internal.h"
 
 #include <cstdarg>
@@ -511,6 +512,7 @@ int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 
 	if (!orbit)
 		return -ENOMEM;
+	options.memory_limit = choose_memory_limit(options.memory_limit);
 	orbit->backend = backend;
 	orbit->generation = generation();
 	std::strncpy(orbit->name, options.name, sizeof(orbit->name) - 1);

@@ -45,8 +45,8 @@ SANITIZERS = ("asan", "tsan")   # the builds in which the unit tests run once mo
 # Tasks do there what sanitizers are there to stop (the stack, the heap, a null pointer), have less
 # memory than a sanitizer needs, or get all variables, the sanitizer's included; and where main adopts
 # orphans, two processes share what ThreadSanitizer knows of one thread.
-NOT_SANITIZED = {"asan": ("p1_isolation", "p8_limits", "inherit"),
-                 "tsan": ("p1_isolation", "p8_limits", "inherit", "adoption")}
+NOT_SANITIZED = {"asan": ("p1_isolation", "p8_limits", "out_of_memory", "inherit"),
+                 "tsan": ("p1_isolation", "p8_limits", "out_of_memory", "inherit", "adoption")}
 # An orbit that inherits the minimum takes over variables from the first byte of a segment to the last,
 # and AddressSanitizer has marked what lies between them.
 NOT_BY_ASAN = ("Containers.InAnOrbitThatInheritsTheMinimum", "P9_Lifetime.NorIfOrbitsInheritTheMinimum",
@@ -55,7 +55,8 @@ NOT_BY_ASAN = ("Containers.InAnOrbitThatInheritsTheMinimum", "P9_Lifetime.NorIfO
 # own where a pool was.
 NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNoPoolMemory",
                "P10_Access.DestructionInAForkedChildLeavesTheParents",
-               "Containers.ThreadsOfATaskShareItsView")
+               "Containers.ThreadsOfATaskShareItsView", "Tasks.ThreadsDoNotOutliveThem",
+               "Tasks.MayStartThreadsAndJoinThem", "Tasks.MayKeepThreadsThatAreAskedFor")
 NOT_BY = {"asan": NOT_BY_ASAN, "tsan": NOT_BY_TSAN}
 # Tasks crash there on purpose: the signal is wanted, and not the sanitizer's report of it.
 LET_CRASH = {"ASAN_OPTIONS": "handle_segv=0:handle_sigbus=0:handle_abort=0",

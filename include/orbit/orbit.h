@@ -311,7 +311,13 @@ ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
  * @nr_files: How many descriptors the orbit may have open: 0, 1, 2, those it
  *	keeps, and one of its own included.  0 for what RLIMIT_NOFILE says.
  * @memory_limit: Bytes that it may use beyond what it has at the start, what it
- *	writes to pools included; past it, it is killed.  0 for no limit.
+ *	writes to pools included; past it, it is killed.  UINT64_MAX for no limit.  0 for
+ *	what the environment variable ORBIT_MEMORY_LIMIT says (bytes, or with one of the
+ *	suffixes K M G T).  Without that there is no limit, unless a control group would
+ *	end all its processes when memory runs out (memory.oom.group, which Kubernetes
+ *	sets): then half of what is left there now.  That helps as long as the main program
+ *	leaves so much free; systemd ends a service after any of its processes was killed
+ *	for memory, unless its OOMPolicy is "continue".  So better set it.
  * @update_limit: Bytes of updates that one task may have sent and the main
  *	program not yet received; 0 for ORBIT_DEFAULT_UPDATES.
  * @cpu_percent: How much of one CPU a task may use; it is slowed down to that.

@@ -373,7 +373,7 @@ struct Options {
 	bool keep_threads = false;	 ///< Threads of a task may go on when it has returned.
 	std::uint32_t queue_limit = 0;	 ///< Tasks that wait or run; 0: the default.
 	std::uint32_t nr_files = 0;	 ///< Open descriptors, see orbit_options; 0: no limit.
-	std::uint64_t memory_limit = 0;	 ///< Bytes beyond what it starts with; 0: no limit.
+	std::uint64_t memory_limit = 0;	 ///< Bytes beyond what it starts with; see orbit_options.
 	std::uint64_t update_limit = 0;	 ///< Bytes of a task's updates; 0: the default.
 	std::uint32_t cpu_percent = 0;	 ///< Of one CPU, for a task; 0: no limit.
 	Inherit inherit = Inherit::all;
