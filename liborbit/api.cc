@@ -3,6 +3,7 @@
 // The functions of <orbit/orbit.h>: they check what the caller gave, and leave
 // the work to a backend.
 #include "common/check.h"
+#include "common/fork_copy.h"
 #include "common/futex.h"
 #include "common/memory_limit.h"
 #include "internal.h"
@@ -416,9 +417,10 @@ int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *
 
 	if (!err)
 		err = check_name(&options.name);
-	if (!err && (!out || !bytes))
+	if (!err && (!out || !bytes || (options.flags & ~ORBIT_POOL_COPY_ON_FORK) ||
+		     reinterpret_cast<std::uintptr_t>(options.address) & (page_size() - 1)))
 		err = -EINVAL;
-	if (!err && bytes > SIZE_MAX / 2)
+	if (!err && (bytes > SIZE_MAX / 2 || reinterpret_cast<std::uintptr_t>(options.address) > SIZE_MAX / 2))
 		err = -ENOMEM;
 	if (err)
 		return err;
@@ -435,7 +437,9 @@ int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *
 	pool->backend = backend;
 	pool->generation = generation();
 	std::strncpy(pool->name, options.name, sizeof(pool->name) - 1);
-	err = take_addresses(&pool->range, whole_pages(bytes));
+	err = options.address ? take_addresses_at(&pool->range, reinterpret_cast<std::uintptr_t>(options.address),
+						  whole_pages(bytes)) :
+				take_addresses(&pool->range, whole_pages(bytes));
 	if (err) {
 		free(pool);
 		return err;
@@ -445,6 +449,10 @@ int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *
 		release_addresses(&pool->range);
 		free(pool);
 		return err;
+	}
+	if (options.flags & ORBIT_POOL_COPY_ON_FORK) {
+		pool->copied_on_fork = true;
+		copy_on_fork(pool);
 	}
 	*out = pool;
 	return 0;
@@ -456,6 +464,8 @@ void orbit_pool_destroy(orbit_pool *pool) noexcept
 	// In an orbit the descriptor is closed, and its number may be another's.
 	if (!pool || in_orbit)
 		return;
+	if (pool->copied_on_fork)
+		forget_copy_on_fork(pool);
 
 	const int err = release_addresses(&pool->range);
 

@@ -51,6 +51,9 @@ struct Backend {
 	// Map orbit_pool::range; and the reverse, short of giving the range back.
 	int (*pool_create)(orbit_pool *pool, const char *name);
 	void (*pool_destroy)(orbit_pool *pool);
+	// The next part of it, from *at on, that may hold anything but zeroes: [*at, *end), of
+	// whole pages; both are its size if there is none.
+	void (*pool_used)(const orbit_pool *pool, std::size_t *at, std::size_t *end);
 
 	int (*prepare)(); // for orbits that inherit the minimum
 	int (*orbit_create)(orbit_handle *orbit, const orbit_options *options);
@@ -160,6 +163,9 @@ struct orbit_pool {
 	void *impl; // the portable backend's
 	std::uint64_t check_not_before; // see check.h
 	char name[ORBIT_NAME_LEN];
+	bool copied_on_fork;
+	orbit_pool *next_copied; // with that, see fork_copy.cc
+	void *fork_copy;
 };
 
 struct orbit_handle {

@@ -205,15 +205,27 @@ ORBIT_API uint64_t orbit_deadline(uint64_t timeout_ns) ORBIT_NOTHROW;
 
 /* ---- Pools --------------------------------------------------------------- */
 
+/* orbit_pool_options.flags */
+#define ORBIT_POOL_COPY_ON_FORK (1ULL << 0) /* a forked child has a copy of it, as of ordinary memory */
+
 /**
  * struct orbit_pool_options - for orbit_pool_create()
  * @size: sizeof(struct orbit_pool_options).
  * @name: For people: shown by the kernel.  NULL for none; otherwise shorter
  *	than ORBIT_NAME_LEN.
+ * @address: Where to put it: the beginning of a page, with nothing mapped behind it.
+ *	NULL for anywhere.  A call that names the pool fails (-EADDRINUSE) in an orbit that
+ *	was made before and has something of its own there.
+ * @flags: ORBIT_POOL_COPY_ON_FORK.  Without it a forked child that touches the pool gets
+ *	SIGSEGV.  With it, fork() (not vfork(), posix_spawn(), _Fork()) copies what is in use of
+ *	the pool: it takes as long as a memcpy() of that, and as much memory, until parent or
+ *	child end.  Threads that write to the pool meanwhile are not stopped.
  */
 struct orbit_pool_options {
 	size_t size;
 	const char *name;
+	void *address;
+	uint64_t flags;
 };
 
 /**
@@ -227,6 +239,7 @@ struct orbit_pool_options {
  *
  * Returns 0.  -EINVAL: @bytes is 0, @out is NULL or an option is malformed.
  * -E2BIG: an option this library does not know is set.  -ENAMETOOLONG.
+ * -EEXIST: something is mapped at the address that was asked for.
  * -ENOMEM: no memory, or no room of that size in the address window.  -EMFILE,
  * -ENFILE: no descriptor left.  -EFBIG: RLIMIT_FSIZE is less than @bytes (portable).
  * -EPERM: called in an orbit.  -ENOSYS, -EPERM,

@@ -201,6 +201,13 @@ struct Probe : orbit_probe_info {
 	return p;
 }
 
+/// What may be chosen for a pool; see struct orbit_pool_options.
+struct PoolOptions {
+	const char *name = nullptr; ///< For people.
+	void *address = nullptr;    ///< Where it shall lie: a page's beginning, free in all orbits.
+	bool copy_on_fork = false;  ///< A forked child has a copy; without, nothing is there.
+};
+
 /// Memory that orbits may see. The main program uses it like any other memory;
 /// what lies in it must refer to nothing but itself and other pools, for an orbit
 /// sees the rest of memory as it was when the orbit was created.
@@ -210,7 +217,15 @@ public:
 	/// orbit_pool_create(). The name is for people.
 	[[nodiscard]] static expected<Pool> create(std::size_t bytes, const char *name = nullptr) noexcept
 	{
-		const orbit_pool_options options{.size = sizeof(options), .name = name};
+		return create(bytes, PoolOptions{.name = name});
+	}
+
+	/// The same, with what else may be chosen.
+	[[nodiscard]] static expected<Pool> create(std::size_t bytes, const PoolOptions &chosen) noexcept
+	{
+		const orbit_pool_options options{.size = sizeof(options), .name = chosen.name,
+						 .address = chosen.address,
+						 .flags = chosen.copy_on_fork ? ORBIT_POOL_COPY_ON_FORK : 0};
 		orbit_pool *raw = nullptr;
 
 		if (int err = orbit_pool_create(&raw, bytes, &options))

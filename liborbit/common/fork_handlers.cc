@@ -2,6 +2,7 @@
 #include "fork_handlers.h"
 
 #include "../internal.h"
+#include "fork_copy.h"
 
 #include <cstdlib>
 
@@ -13,6 +14,7 @@ ORBIT_STATE int error;
 
 void before_fork()
 {
+	make_fork_copies();
 	portable_before_fork();
 	reservation_before_fork();
 }
@@ -21,12 +23,14 @@ void after_fork_in_parent()
 {
 	reservation_after_fork_in_parent();
 	portable_after_fork_in_parent();
+	drop_fork_copies();
 }
 
 void after_fork_in_child()
 {
 	reservation_after_fork_in_child();
 	portable_after_fork_in_child();
+	place_fork_copies(); // over the reservation
 }
 
 // Before the constructors of the application, and before any lock is first taken.

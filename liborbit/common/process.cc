@@ -3,6 +3,7 @@
 
 #include "descriptors.h"
 #include "../internal.h"
+#include "fork_copy.h"
 #include "signals.h"
 #include "../kernel/syscall.h"
 #include "../portable/fork_server.h"
@@ -499,7 +500,11 @@ int fork_orbit(const Birth &birth)
 	{
 		const SignalsBlocked blocked; // no handler of the application may run in the child
 
-		pid = fork();
+		{
+			const OrbitFork is;
+
+			pid = fork();
+		}
 		if (!pid) {
 			in_orbit = true;
 			if (const int err = stand_alone(birth))

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <initializer_list>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -21,6 +22,7 @@ constexpr std::size_t least_bytes = std::size_t{1} << 20;
 
 ORBIT_STATE pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 ORBIT_STATE RangeAllocator ranges;
+ORBIT_STATE Range *outside; // at addresses that were asked for
 ORBIT_STATE bool reserved;
 ORBIT_STATE std::size_t page_bytes;
 ORBIT_STATE unsigned fork_count;
@@ -106,6 +108,20 @@ bool RangeAllocator::take(Range *range, std::size_t bytes)
 	range->start = candidate;
 	range->bytes = bytes;
 	range->next = *link;
+	*link = range;
+	return true;
+}
+
+bool RangeAllocator::take_at(Range *range, std::uintptr_t start, std::size_t bytes)
+{
+	Range **link = &first_;
+
+	while (*link && (*link)->start + (*link)->bytes <= start)
+		link = &(*link)->next;
+	if (start < start_ || start + bytes > start_ + bytes_ ||
+	    (*link && (*link)->start < start + bytes))
+		return false;
+	*range = {start, bytes, *link};
 	*link = range;
 	return true;
 }
@@ -200,6 +216,65 @@ int take_addresses(Range *range, std::size_t bytes)
 	return taken ? 0 : -ENOMEM;
 }
 
+int take_addresses_at(Range *range, std::uintptr_t start, std::size_t bytes)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&lock);
+	if (ranges.overlaps(start, bytes)) {
+		err = ranges.take_at(range, start, bytes) ? 0 : -EEXIST;
+	} else {
+		void *const got = reservation(start, bytes, MAP_FIXED_NOREPLACE);
+
+		if (got == MAP_FAILED) {
+			err = errno == EEXIST ? -EEXIST : errno == EPERM ? -EINVAL : -ENOMEM;
+		} else if (reinterpret_cast<std::uintptr_t>(got) != start) {
+			munmap(got, bytes); // a kernel that does not know the flag
+			err = -EEXIST;
+		} else {
+			*range = {start, bytes, outside};
+			outside = range;
+		}
+	}
+	pthread_mutex_unlock(&lock);
+	return err;
+}
+
+namespace {
+
+bool is_outside(const Range *range)
+{
+	return !ranges.overlaps(range->start, range->bytes);
+}
+
+void forget_outside(Range *range)
+{
+	for (Range **link = &outside; *link; link = &(*link)->next) {
+		if (*link == range) {
+			*link = range->next;
+			return;
+		}
+	}
+}
+
+} // namespace
+
+int claim_addresses(std::uintptr_t start, std::size_t bytes)
+{
+	if (ranges.overlaps(start, bytes))
+		return 0;
+	for (const Range *range = outside; range; range = range->next)
+		if (range->start == start && range->bytes == bytes)
+			return 0;
+
+	auto *range = static_cast<Range *>(calloc(1, sizeof(Range)));
+	int err = range ? take_addresses_at(range, start, bytes) : -ENOMEM;
+
+	if (err)
+		free(range);
+	return err == -EEXIST ? -EADDRINUSE : err;
+}
+
 int release_addresses(Range *range)
 {
 	int err = 0;
@@ -207,10 +282,16 @@ int release_addresses(Range *range)
 	// Under the lock, so that no child is forked between the two steps: it would
 	// have a hole that it does not know of.
 	pthread_mutex_lock(&lock);
-	if (reservation(range->start, range->bytes, MAP_FIXED) == MAP_FAILED)
+	if (is_outside(range)) {
+		if (munmap(reinterpret_cast<void *>(range->start), range->bytes))
+			err = -errno;
+		else
+			forget_outside(range);
+	} else if (reservation(range->start, range->bytes, MAP_FIXED) == MAP_FAILED) {
 		err = -errno;
-	else
+	} else {
 		ranges.release(range);
+	}
 	pthread_mutex_unlock(&lock);
 	return err;
 }
@@ -218,7 +299,10 @@ int release_addresses(Range *range)
 bool overlaps_reservation(std::uintptr_t start, std::size_t bytes)
 {
 	pthread_mutex_lock(&lock);
-	const bool overlaps = ranges.overlaps(start, bytes);
+	bool overlaps = ranges.overlaps(start, bytes);
+
+	for (const Range *range = outside; range && !overlaps; range = range->next)
+		overlaps = range->start < start + bytes && start < range->start + range->bytes;
 
 	pthread_mutex_unlock(&lock);
 	return overlaps;
@@ -258,8 +342,9 @@ void reservation_after_fork_in_parent()
 // stays (hence no MAP_FIXED).
 void reservation_after_fork_in_child()
 {
-	for (const Range *range = ranges.first(); range; range = range->next)
-		reservation(range->start, range->bytes, MAP_FIXED_NOREPLACE);
+	for (const Range *first : {ranges.first(), static_cast<const Range *>(outside)})
+		for (const Range *range = first; range; range = range->next)
+			reservation(range->start, range->bytes, MAP_FIXED_NOREPLACE);
 	fork_count++;
 	forget_zygote();
 	pthread_mutex_unlock(&lock);

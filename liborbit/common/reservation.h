@@ -25,6 +25,7 @@ class RangeAllocator {
 public:
 	void reset(std::uintptr_t start, std::size_t bytes);
 	bool take(Range *range, std::size_t bytes); // false: no room
+	bool take_at(Range *range, std::uintptr_t start, std::size_t bytes); // false: not free
 	void release(Range *range);
 	const Range *first() const { return first_; }
 	// Is any of these bytes, which end below the end of all addresses, within?
@@ -53,10 +54,17 @@ int ensure_reservation();
 // Take a range, which stays reserved until something is mapped over it.
 int take_addresses(Range *range, std::size_t bytes);
 
-// Replace what is mapped there by a reservation, and give the range back.
+// The same at an address, within the reservation or not. -EEXIST: something is there.
+int take_addresses_at(Range *range, std::uintptr_t start, std::size_t bytes);
+
+// In an orbit: for a pool that main has made since, and that may lie outside of the reservation. It
+// is the orbit's own memory that must not be there: -EADDRINUSE.
+int claim_addresses(std::uintptr_t start, std::size_t bytes);
+
+// Replace what is mapped there by a reservation, or by nothing outside of it, and give the range back.
 int release_addresses(Range *range);
 
-// Does some memory overlap the window?
+// Does some memory overlap the reservation, or a range outside of it?
 bool overlaps_reservation(std::uintptr_t start, std::size_t bytes);
 
 // Reserve addresses for orbits that inherit the minimum to have memory of their own at,

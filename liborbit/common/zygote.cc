@@ -3,6 +3,7 @@
 
 #include "../internal.h"
 #include "files.h"
+#include "fork_copy.h"
 #include "signals.h"
 #include "../kernel/syscall.h"
 #include "../portable/fork_server.h"
@@ -1036,7 +1037,11 @@ int fork_seed(int client, int mine, int its)
 	{
 		const SignalsBlocked blocked;
 
-		pid = fork();
+		{
+			const OrbitFork is;
+
+			pid = fork();
+		}
 		if (!pid) {
 			close(mine);
 			become_seed(client, its, -1);

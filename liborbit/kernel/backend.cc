@@ -127,6 +127,12 @@ int pool_create(orbit_pool *pool, const char *name)
 	return 0;
 }
 
+// The kernel does not tell; reading what has not been written costs no memory.
+void pool_used(const orbit_pool *pool, std::size_t *, std::size_t *end)
+{
+	*end = pool->range.bytes;
+}
+
 void pool_destroy(orbit_pool *pool)
 {
 	close_ours(&pool->fd);
@@ -474,6 +480,7 @@ const Backend kernel_backend = {
 	.probe = probe,
 	.pool_create = pool_create,
 	.pool_destroy = pool_destroy,
+	.pool_used = pool_used,
 	.prepare = [] { return start_zygote(false); },
 	.orbit_create = orbit_create,
 	.orbit_kill = orbit_kill,

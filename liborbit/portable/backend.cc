@@ -111,6 +111,20 @@ int pool_create(orbit_pool *handle, const char *name)
 	return 0;
 }
 
+void pool_used(const orbit_pool *handle, std::size_t *at, std::size_t *end)
+{
+	const std::size_t bytes = handle->range.bytes;
+	const off_t data = lseek(handle->fd, static_cast<off_t>(*at), SEEK_DATA);
+	const off_t hole = data < 0 ? -1 : lseek(handle->fd, data, SEEK_HOLE);
+
+	// ENXIO: no data behind. Otherwise look at all of it.
+	if (data < 0 && errno == ENXIO)
+		*at = bytes;
+	else if (data >= 0)
+		*at = static_cast<std::size_t>(data);
+	*end = hole > data ? static_cast<std::size_t>(hole) : bytes;
+}
+
 void pool_destroy(orbit_pool *handle)
 {
 	Pool *const pool = pool_of(handle);
@@ -1008,6 +1022,7 @@ const Backend portable_backend = {
 	.probe = probe,
 	.pool_create = pool_create,
 	.pool_destroy = pool_destroy,
+	.pool_used = pool_used,
 	.prepare = [] { return start_zygote(true); },
 	.orbit_create = orbit_create,
 	.orbit_kill = orbit_kill,

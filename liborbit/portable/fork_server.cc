@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "fork_server.h"
 
+#include "../common/fork_copy.h"
 #include "../common/locked.h"
 #include "../common/pagemap.h"
 #include "../common/signals.h"
@@ -174,6 +175,8 @@ int map_piece(const MapPiece &piece, int fd)
 				       MAP_FAILED ?
 			       -errno :
 			       0;
+	if (const int err = claim_addresses(piece.start, piece.bytes))
+		return err;
 	// What cannot be seen lies beyond the end of the file: that raises SIGBUS. Shared, for nobody to
 	// count it as what could be written.
 	if (piece.from || piece.length != piece.bytes)
@@ -786,6 +789,7 @@ int fork_orphan(void (*run)(const void *user), const void *user)
 {
 	Between between = {run, user, getpid(), 0};
 	const SignalsBlocked blocked;
+	const OrbitFork is;
 	const pid_t child = start_between(&between);
 
 	forget_between();
@@ -947,6 +951,7 @@ int fork_with_parent(void (*run)(const void *user), const void *user)
 	}
 
 	const SignalsBlocked blocked;
+	const OrbitFork is;
 
 	parent->pid = clone(be_parent, static_cast<char *>(parent->stack) + parent->stack_bytes, CLONE_VM, parent);
 
