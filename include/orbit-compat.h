@@ -31,6 +31,12 @@
  *    pool, and in a call with ORBIT_CANCELLABLE, SKIP or CANCEL flags, it means ORBIT_COW.
  *  - The second argument of an entry is writable, aligned to 16 bytes, and gone when
  *    the entry returns.
+ *  - The task of an orbit_call_async() without a struct orbit_task cannot send, but commit:
+ *    a thread of the library puts its pages in place.  Where no descriptor is left for that, it
+ *    cannot commit either (EPIPE there).
+ *  - A forked child has neither pools nor orbits of its parent, and may make its own.
+ *  - What orbit_create(), orbit_pool_create() and so on return may be given to free(): that
+ *    ends neither orbit nor pool.  Allocators are for orbit_allocator_destroy().
  *  - An orbit has those descriptors of the main program that are not close-on-exec.
  *  - An orbit that has died is gone for good.
  *  - A scratch is received at the address at which it was built, so pointers into it
@@ -48,8 +54,10 @@
 #error "a source file includes either orbit-compat.h or orbit/orbit.h"
 #endif
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/types.h>
 
 #ifdef __cplusplus
@@ -131,15 +139,18 @@ struct orbit_pool {
  * @module: Makes no difference: every orbit can be shown every pool.
  * @size: Bytes; rounded up to pages.
  *
- * It lasts as long as the program.  Returns it, or NULL.
+ * It lasts as long as the program, or until orbit_compat_pool_destroy().  Returns it, or NULL.
  */
 ORBIT_COMPAT_API struct orbit_pool *orbit_pool_create(struct orbit_module *module,
 						      size_t size) ORBIT_COMPAT_SYMBOL(pool_create);
 
 /**
- * orbit_pool_create_at() - make a pool, if possible at some address
- * @addr: A wish, as for mmap(): pools lie where the same address is free in all orbits,
- *	so elsewhere as a rule.  See rawptr.
+ * orbit_pool_create_at() - make a pool at some address
+ * @addr: Where; if that is not free, or no page's beginning, or NULL, the pool lies
+ *	elsewhere.  See rawptr.
+ *
+ * A call with it fails (EADDRINUSE) in an orbit that was made before and has something of
+ * its own there.
  */
 ORBIT_COMPAT_API struct orbit_pool *
 orbit_pool_create_at(struct orbit_module *module, size_t size,
@@ -189,7 +200,7 @@ ORBIT_COMPAT_API long orbit_call(struct orbit_module *module, size_t npool,
  * orbit_call_async() - have a function run in an orbit
  * @flags: ORBIT_NORETVAL and so on, or 0.
  * @task: Filled in; NULL if nothing is to be received, then the function cannot send
- *	(EPIPE).
+ *	(EPIPE), but commit.
  *
  * The task has to be received to its end, for it holds a descriptor until then.  With
  * ORBIT_NORETVAL it need not be, if it sends nothing.
@@ -259,8 +270,18 @@ ORBIT_COMPAT_API unsigned long orbit_commit(void) ORBIT_COMPAT_SYMBOL(commit);
 /*
  * Memory out of a range.  Its state is in the range if that is in a pool, so a task may
  * allocate and free in its view; calls wait until no thread is in an allocator.
+ *
+ * For reading; lock is not used, and impl is the library's.  A copy of the struct is the
+ * same allocator.
  */
-struct orbit_allocator;
+struct orbit_allocator {
+	void *start;
+	size_t length;
+	size_t *allocated;
+	volatile int lock; /* a pthread_spinlock_t, which not every C standard has */
+	bool use_meta;
+	void *impl;
+};
 
 /**
  * orbit_allocator_create() - make an allocator
@@ -408,6 +429,12 @@ orbit_scratch_open_any(struct orbit_scratch *s,
 ORBIT_COMPAT_API int orbit_scratch_close_any(struct orbit_scratch *s)
 	ORBIT_COMPAT_SYMBOL(scratch_close_any);
 
+/** orbit_scratch_empty() - there are no (more) records in it. */
+static inline bool orbit_scratch_empty(const struct orbit_scratch *s)
+{
+	return s->count == 0;
+}
+
 /**
  * orbit_sendv() - in a task: hand over a scratch, without a copy
  *
@@ -476,11 +503,165 @@ ORBIT_COMPAT_API int orbit_compat_allow_range(void *start,
 ORBIT_COMPAT_API int orbit_compat_allow_operation(orbit_operation_func func)
 	ORBIT_COMPAT_SYMBOL(allow_operation);
 
+/**
+ * orbit_compat_pool_destroy() - give a pool's memory and descriptor back
+ *
+ * Not the one that scratches are built in (EBUSY).  No thread may use the memory, or a
+ * call that names it, any more.  Returns 0, or -1: EINVAL, EPERM (in an orbit).
+ */
+ORBIT_COMPAT_API int orbit_compat_pool_destroy(struct orbit_pool *pool)
+	ORBIT_COMPAT_SYMBOL(pool_destroy);
+
+/**
+ * orbit_compat_inherit_minimal() - choose what orbits inherit
+ *
+ * Orbits that are made from then on have code, global variables, pools and allocators of
+ * the main program, but not its heap: neither their creation nor the memory that they
+ * hold grows with it.  To be called early in main(), with one thread, before orbits; see
+ * orbit_prepare(3).  Without it they inherit all, as the published library has it.
+ *
+ * Returns 0, or -1: EPERM (in an orbit), EBUSY (there is an orbit), and as orbit_prepare().
+ */
+ORBIT_COMPAT_API int orbit_compat_inherit_minimal(void) ORBIT_COMPAT_SYMBOL(inherit_minimal);
+
 /** orbit_compat_refused() - how much was refused or malformed so far. */
 ORBIT_COMPAT_API unsigned long orbit_compat_refused(void) ORBIT_COMPAT_SYMBOL(refused);
 
+/* What orbit::set_global_allocator() has set, or NULL: for the C++ part below. */
+ORBIT_COMPAT_API void orbit_compat_set_global_allocator(struct orbit_allocator *alloc)
+	ORBIT_COMPAT_SYMBOL(set_global_allocator);
+ORBIT_COMPAT_API struct orbit_allocator *orbit_compat_global_allocator(void)
+	ORBIT_COMPAT_SYMBOL(global_allocator);
+
 #ifdef __cplusplus
 }
+
+#ifndef ORBIT_COMPAT_LIBRARY
+
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+/*
+ * Containers and objects in an orbit_allocator.  The names are apart from those of
+ * <orbit/orbit.hpp> for the linker: a program may have both, in different files.
+ */
+namespace orbit {
+inline namespace compat {
+
+inline void *orbit_compat_allocate(orbit_allocator *alloc, std::size_t count, std::size_t bytes)
+{
+	if (count <= static_cast<std::size_t>(-1) / bytes)
+		if (void *memory = orbit_alloc(alloc, count * bytes))
+			return memory;
+#ifdef __cpp_exceptions
+	throw std::bad_alloc();
+#else
+	std::abort();
+#endif
+}
+
+/** What global_allocator and global_new_operator use; NULL: the heap. */
+inline void set_global_allocator(orbit_allocator *alloc)
+{
+	orbit_compat_set_global_allocator(alloc);
+}
+
+/** For containers: memory of the global allocator, or of the heap where there is none. */
+template <class T> struct global_allocator {
+	typedef T value_type;
+
+	global_allocator() noexcept {}
+	template <class U> global_allocator(const global_allocator<U> &) noexcept {}
+	T *allocate(std::size_t n)
+	{
+		orbit_allocator *alloc = orbit_compat_global_allocator();
+
+		return alloc ? static_cast<T *>(orbit_compat_allocate(alloc, n, sizeof(T))) :
+			       std::allocator<T>().allocate(n);
+	}
+	void deallocate(T *p, std::size_t n) noexcept
+	{
+		/* What came from the heap before there was one goes back there. */
+		orbit_allocator *alloc = orbit_compat_global_allocator();
+
+		if (orbit_allocated_by(p, alloc))
+			orbit_free(alloc, p);
+		else
+			std::allocator<T>().deallocate(p, n);
+	}
+};
+
+template <class T, class U>
+bool operator==(const global_allocator<T> &, const global_allocator<U> &) noexcept
+{
+	return true;
+}
+
+template <class T, class U>
+bool operator!=(const global_allocator<T> &, const global_allocator<U> &) noexcept
+{
+	return false;
+}
+
+/** A base for classes whose objects new takes from the global allocator. */
+struct global_new_operator {
+	static void *operator new(std::size_t size)
+	{
+		orbit_allocator *alloc = orbit_compat_global_allocator();
+
+		return alloc ? orbit_compat_allocate(alloc, 1, size) : ::operator new(size);
+	}
+	static void operator delete(void *ptr) noexcept
+	{
+		orbit_allocator *alloc = orbit_compat_global_allocator();
+
+		if (orbit_allocated_by(ptr, alloc))
+			orbit_free(alloc, ptr);
+		else
+			::operator delete(ptr);
+	}
+};
+
+/** For containers: memory of one allocator, which has to outlive them; of the heap for NULL. */
+template <class T> struct allocator {
+	typedef T value_type;
+
+	allocator(orbit_allocator *alloc) noexcept : alloc_(alloc) {}
+	template <class U> allocator(const allocator<U> &other) noexcept : alloc_(other.underlying()) {}
+	T *allocate(std::size_t n)
+	{
+		return alloc_ ? static_cast<T *>(orbit_compat_allocate(alloc_, n, sizeof(T))) :
+				std::allocator<T>().allocate(n);
+	}
+	void deallocate(T *p, std::size_t n) noexcept
+	{
+		if (alloc_)
+			orbit_free(alloc_, p);
+		else
+			std::allocator<T>().deallocate(p, n);
+	}
+	orbit_allocator *underlying() const noexcept { return alloc_; }
+
+private:
+	orbit_allocator *alloc_;
+};
+
+template <class T, class U> bool operator==(const allocator<T> &a, const allocator<U> &b) noexcept
+{
+	return a.underlying() == b.underlying();
+}
+
+template <class T, class U> bool operator!=(const allocator<T> &a, const allocator<U> &b) noexcept
+{
+	return !(a == b);
+}
+
+} /* namespace compat */
+} /* namespace orbit */
+
+#endif /* ORBIT_COMPAT_LIBRARY */
 
 /*
  * Append an operation that has the main program run a body with some values of the

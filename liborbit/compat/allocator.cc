@@ -5,6 +5,7 @@
 #include "internal.h"
 
 #include <cstdlib>
+#include <sys/mman.h>
 
 using namespace orbit_compat;
 
@@ -51,22 +52,32 @@ int bin_of(std::size_t size)
 	return power < nr_bins ? power : nr_bins - 1;
 }
 
+// Pages with allocators behind it.
+struct alignas(alignment) Slab {
+	Slab *next;
+};
+
+constexpr std::size_t slab_bytes = std::size_t{64} << 10;
+
 // In the main program calls exclude allocations. An orbit may have been forked while
 // another thread held the gate, and has no calls to make.
+thread_local bool at_rest;
 pthread_rwlock_t gate = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
 
 } // namespace
 
-struct orbit_allocator {
-	char *start;
-	std::size_t length;
+namespace orbit_compat {
+
+// What the application sees of it comes first. Those of an application lie in pages of their own,
+// for orbits that inherit the minimum to be given.
+struct Allocator {
+	orbit_allocator pub;
 	char *base; // the first aligned address
 	std::size_t room;
-	std::size_t *allocated;
-	bool use_meta;
 	pthread_mutex_t main_lock, orbit_lock;
 	State *state;
 	State own_state;
+	Allocator *next_free;
 
 	Block *at(std::size_t offset) const { return reinterpret_cast<Block *>(base + offset); }
 	Links *links(std::size_t offset) const { return reinterpret_cast<Links *>(at(offset) + 1); }
@@ -85,14 +96,15 @@ struct orbit_allocator {
 	void *allocate_plain(std::size_t size);
 	std::size_t piece(const void *ptr) const;
 	bool grow(std::size_t offset, std::size_t size);
-	void start_state(State *where, std::size_t extent);
 };
+
+} // namespace orbit_compat
 
 namespace {
 
 class InAllocator {
 public:
-	explicit InAllocator(orbit_allocator *alloc)
+	explicit InAllocator(Allocator *alloc)
 		: lock_(in_orbit ? &alloc->orbit_lock : &alloc->main_lock)
 	{
 		if (!in_orbit)
@@ -122,6 +134,44 @@ std::size_t block_for(std::size_t size)
 	return block < least_block ? least_block : block;
 }
 
+// What has been given back, and pages for more. Pages are never given back: orbits have them.
+pthread_mutex_t slab_lock = PTHREAD_MUTEX_INITIALIZER;
+Allocator *free_ones;
+Slab *slabs;
+
+Allocator *new_allocator()
+{
+	const Locked locked(&slab_lock);
+
+	if (!free_ones) {
+		void *pages = mmap(nullptr, slab_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (pages == MAP_FAILED)
+			return nullptr;
+
+		auto *slab = static_cast<Slab *>(pages);
+		auto *first = reinterpret_cast<Allocator *>(slab + 1);
+
+		slab->next = slabs;
+		slabs = slab;
+		for (std::size_t i = 0; i < (slab_bytes - sizeof(Slab)) / sizeof(Allocator); i++) {
+			first[i].next_free = free_ones;
+			free_ones = first + i;
+		}
+	}
+
+	Allocator *alloc = free_ones;
+
+	free_ones = alloc->next_free;
+	std::memset(alloc, 0, sizeof(*alloc));
+	return alloc;
+}
+
+Allocator *of(orbit_allocator *alloc)
+{
+	return alloc ? static_cast<Allocator *>(alloc->impl) : nullptr;
+}
+
 orbit_allocator *make(void *start, std::size_t length, std::size_t *allocated, bool use_meta,
 		      bool shown)
 {
@@ -132,19 +182,20 @@ orbit_allocator *make(void *start, std::size_t length, std::size_t *allocated, b
 		return nullptr;
 	}
 
-	auto *alloc = static_cast<orbit_allocator *>(calloc(1, sizeof(orbit_allocator)));
+	Allocator *alloc = new_allocator();
 
 	if (!alloc)
 		return nullptr;
 
 	const std::size_t skipped = round_up(first, alignment) - first;
 
-	alloc->start = static_cast<char *>(start);
-	alloc->length = length;
-	alloc->base = alloc->start + skipped;
+	alloc->pub.start = start;
+	alloc->pub.length = length;
+	alloc->pub.allocated = allocated;
+	alloc->pub.use_meta = use_meta;
+	alloc->pub.impl = alloc;
+	alloc->base = static_cast<char *>(start) + skipped;
 	alloc->room = length < skipped ? 0 : (length - skipped) & ~(alignment - 1);
-	alloc->allocated = allocated;
-	alloc->use_meta = use_meta;
 	alloc->state = &alloc->own_state;
 	pthread_mutex_init(&alloc->main_lock, nullptr);
 	pthread_mutex_init(&alloc->orbit_lock, nullptr);
@@ -156,7 +207,7 @@ orbit_allocator *make(void *start, std::size_t length, std::size_t *allocated, b
 						     state_bytes_without_blocks;
 
 		if (extent > alloc->room || bytes > alloc->room - extent) {
-			orbit_allocator_destroy(alloc);
+			orbit_allocator_destroy(&alloc->pub);
 			errno = ENOMEM;
 			return nullptr;
 		}
@@ -175,18 +226,18 @@ orbit_allocator *make(void *start, std::size_t length, std::size_t *allocated, b
 		alloc->set_extent(extent);
 	else
 		alloc->state->extent = 0;
-	return alloc;
+	return &alloc->pub;
 }
 
 } // namespace
 
-void orbit_allocator::set_extent(std::size_t extent)
+void Allocator::set_extent(std::size_t extent)
 {
 	state->extent = extent;
-	*allocated = extent + static_cast<std::size_t>(base - start);
+	*pub.allocated = extent + static_cast<std::size_t>(base - static_cast<char *>(pub.start));
 }
 
-void orbit_allocator::insert(std::size_t offset)
+void Allocator::insert(std::size_t offset)
 {
 	const int bin = bin_of(at(offset)->size());
 	const std::size_t head = state->bins[bin];
@@ -198,7 +249,7 @@ void orbit_allocator::insert(std::size_t offset)
 	state->filled |= 1ULL << bin;
 }
 
-void orbit_allocator::remove(std::size_t offset)
+void Allocator::remove(std::size_t offset)
 {
 	const int bin = bin_of(at(offset)->size());
 	const Links here = *links(offset);
@@ -215,7 +266,7 @@ void orbit_allocator::remove(std::size_t offset)
 
 // A free block of this size at least: one of the first of its own bin, or any of a larger
 // one. The last bin has to be looked through.
-std::size_t orbit_allocator::find(std::size_t size) const
+std::size_t Allocator::find(std::size_t size) const
 {
 	const int bin = bin_of(size);
 	int tries = bin == nr_bins - 1 ? INT32_MAX : enough_tries;
@@ -230,7 +281,7 @@ std::size_t orbit_allocator::find(std::size_t size) const
 }
 
 // Cut what a used block has beyond a size, and give it back.
-void orbit_allocator::split(std::size_t offset, std::size_t size)
+void Allocator::split(std::size_t offset, std::size_t size)
 {
 	Block *block = at(offset);
 	const std::size_t rest = block->size() - size;
@@ -246,7 +297,7 @@ void orbit_allocator::split(std::size_t offset, std::size_t size)
 	release(offset + size);
 }
 
-void orbit_allocator::release(std::size_t offset)
+void Allocator::release(std::size_t offset)
 {
 	std::size_t size = at(offset)->size();
 
@@ -273,7 +324,7 @@ void orbit_allocator::release(std::size_t offset)
 	insert(offset);
 }
 
-void *orbit_allocator::allocate(std::size_t bytes)
+void *Allocator::allocate(std::size_t bytes)
 {
 	const std::size_t size = block_for(bytes);
 
@@ -298,7 +349,7 @@ void *orbit_allocator::allocate(std::size_t bytes)
 }
 
 // The extent is exact here, for it may be the length of a record.
-void *orbit_allocator::allocate_plain(std::size_t size)
+void *Allocator::allocate_plain(std::size_t size)
 {
 	const std::size_t offset = round_up(state->extent, alignment);
 
@@ -309,12 +360,12 @@ void *orbit_allocator::allocate_plain(std::size_t size)
 }
 
 // The block of a piece that is in use, as far as can be told; or none.
-std::size_t orbit_allocator::piece(const void *ptr) const
+std::size_t Allocator::piece(const void *ptr) const
 {
 	const auto address = reinterpret_cast<std::uintptr_t>(ptr);
 	const auto first = reinterpret_cast<std::uintptr_t>(base);
 
-	if (!use_meta || address % alignment || address < first + sizeof(Block) ||
+	if (!pub.use_meta || address % alignment || address < first + sizeof(Block) ||
 	    address - first >= state->extent)
 		return none;
 
@@ -328,7 +379,7 @@ std::size_t orbit_allocator::piece(const void *ptr) const
 }
 
 // Make a block that is in use larger where it is.
-bool orbit_allocator::grow(std::size_t offset, std::size_t size)
+bool Allocator::grow(std::size_t offset, std::size_t size)
 {
 	Block *block = at(offset);
 
@@ -354,11 +405,47 @@ bool orbit_allocator::grow(std::size_t offset, std::size_t size)
 AllocatorsAtRest::AllocatorsAtRest()
 {
 	pthread_rwlock_wrlock(&gate);
+	at_rest = true;
 }
 
 AllocatorsAtRest::~AllocatorsAtRest()
 {
+	at_rest = false;
 	pthread_rwlock_unlock(&gate);
+}
+
+// A fork() for an orbit comes from a thread that has stopped them already.
+void orbit_compat::stop_allocators()
+{
+	if (!at_rest)
+		pthread_rwlock_wrlock(&gate);
+	pthread_mutex_lock(&slab_lock);
+}
+
+void orbit_compat::resume_allocators()
+{
+	pthread_mutex_unlock(&slab_lock);
+	if (!at_rest)
+		pthread_rwlock_unlock(&gate);
+}
+
+// By its number it is not the thread that has locked the gate.
+void orbit_compat::resume_allocators_in_child()
+{
+	pthread_mutex_unlock(&slab_lock);
+	if (!at_rest)
+		gate = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+}
+
+std::size_t orbit_compat::allocator_pages(orbit_range *ranges, std::size_t most)
+{
+	const Locked locked(&slab_lock);
+	std::size_t count = 0;
+
+	for (Slab *slab = slabs; slab; slab = slab->next)
+		if (count++ < most)
+			ranges[count - 1] = {slab, slab_bytes};
+	return count;
 }
 
 orbit_allocator *orbit_compat::make_private_allocator(void *start, std::size_t length,
@@ -381,23 +468,31 @@ orbit_allocator *orbit_allocator_from_pool(published_pool *pool, bool use_meta)
 	return orbit_allocator_create(pool->rawptr, pool->length, &pool->used, use_meta);
 }
 
-void orbit_allocator_destroy(orbit_allocator *alloc)
+void orbit_allocator_destroy(orbit_allocator *pub)
 {
+	Allocator *alloc = of(pub);
+
 	if (!alloc)
 		return;
 	pthread_mutex_destroy(&alloc->main_lock);
 	pthread_mutex_destroy(&alloc->orbit_lock);
-	free(alloc);
+	pub->impl = nullptr;
+
+	const Locked locked(&slab_lock);
+
+	alloc->next_free = free_ones;
+	free_ones = alloc;
 }
 
-void *orbit_alloc(orbit_allocator *alloc, size_t size)
+void *orbit_alloc(orbit_allocator *pub, size_t size)
 {
+	Allocator *alloc = of(pub);
 	void *piece = nullptr;
 
 	if (alloc) {
 		const InAllocator in(alloc);
 
-		piece = alloc->use_meta ? alloc->allocate(size) : alloc->allocate_plain(size);
+		piece = alloc->pub.use_meta ? alloc->allocate(size) : alloc->allocate_plain(size);
 	}
 	if (!piece)
 		errno = alloc ? ENOMEM : EINVAL;
@@ -411,8 +506,10 @@ void *orbit_calloc(orbit_allocator *alloc, size_t size)
 	return piece ? std::memset(piece, 0, size) : nullptr;
 }
 
-void orbit_free(orbit_allocator *alloc, void *ptr)
+void orbit_free(orbit_allocator *pub, void *ptr)
 {
+	Allocator *alloc = of(pub);
+
 	if (!alloc || !ptr)
 		return;
 
@@ -423,12 +520,13 @@ void orbit_free(orbit_allocator *alloc, void *ptr)
 		alloc->release(offset);
 }
 
-void *orbit_realloc(orbit_allocator *alloc, void *ptr, size_t size)
+void *orbit_realloc(orbit_allocator *pub, void *ptr, size_t size)
 {
+	Allocator *alloc = of(pub);
 	std::size_t old_bytes;
 
 	if (!alloc || !ptr)
-		return orbit_alloc(alloc, size);
+		return orbit_alloc(pub, size);
 	{
 		const InAllocator in(alloc);
 		const std::size_t offset = alloc->piece(ptr);
@@ -441,7 +539,7 @@ void *orbit_realloc(orbit_allocator *alloc, void *ptr, size_t size)
 				return ptr;
 			}
 			old_bytes = alloc->at(offset)->size() - sizeof(Block);
-		} else if (!alloc->use_meta && orbit_allocated_by(ptr, alloc)) {
+		} else if (!alloc->pub.use_meta && orbit_allocated_by(ptr, pub)) {
 			// How long it is was not kept; at most it reaches to the extent.
 			old_bytes = alloc->state->extent - alloc->offset_of(ptr);
 		} else {
@@ -450,18 +548,19 @@ void *orbit_realloc(orbit_allocator *alloc, void *ptr, size_t size)
 		}
 	}
 
-	void *moved = orbit_alloc(alloc, size);
+	void *moved = orbit_alloc(pub, size);
 
 	if (!moved)
 		return nullptr;
 	std::memcpy(moved, ptr, old_bytes < size ? old_bytes : size);
-	orbit_free(alloc, ptr);
+	orbit_free(pub, ptr);
 	return moved;
 }
 
 bool orbit_allocated_by(const void *ptr, const orbit_allocator *alloc)
 {
-	const char *address = static_cast<const char *>(ptr);
+	const auto *address = static_cast<const char *>(ptr);
+	const auto *start = alloc ? static_cast<const char *>(alloc->start) : nullptr;
 
-	return alloc && address >= alloc->start && address < alloc->start + alloc->length;
+	return alloc && address >= start && address < start + alloc->length;
 }

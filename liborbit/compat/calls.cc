@@ -3,9 +3,13 @@
 // The main program's side: orbits, calls, and what is received from them.
 #include "internal.h"
 
+#include <csignal>
 #include <cstdlib>
 #include <dirent.h>
 #include <fcntl.h>
+#include <iterator>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 using namespace orbit_compat;
@@ -32,7 +36,10 @@ struct Task {
 } // namespace
 
 struct orbit_compat::Module {
-	orbit_module pub; // first: the application has a pointer to it
+	orbit_module *pub; // the application's, in a block of its own: published programs free() it
+	pid_t main;
+	obid_t gobid;
+	published_entry entry;
 	orbit_handle *handle; // null: it has been destroyed
 	unsigned users;	      // of the handle
 	pthread_cond_t unused;
@@ -48,13 +55,22 @@ struct orbit_compat::Module {
 
 namespace {
 
+// A thread that puts in place what is committed by tasks that nobody receives from.
+struct Collector {
+	bool running;
+	int wake; // an eventfd
+};
+
+Collector collector;
+
 Module *modules; // the youngest first; they stay for good
 obid_t nr_modules;
+bool inherit_minimal;
 
-Module *to_module(orbit_module *pub)
+Module *to_module(const orbit_module *pub)
 {
-	for (Module *module = modules; module; module = module->next)
-		if (&module->pub == pub)
+	for (Module *module = pub ? modules : nullptr; module; module = module->next)
+		if (module->pub == pub)
 			return module;
 	return nullptr;
 }
@@ -78,13 +94,29 @@ void settle(Module *module)
 		control->settled = settled;
 }
 
+// What lies there, for orbit_commit(). The scratch pool is not for it.
+void fill_slot(const Module *module, const Pool *pool)
+{
+	if (pool->slot >= ORBIT_MAX_POOLS)
+		return;
+
+	orbit_range *place = &module->control->pools[pool->slot];
+	const std::size_t length = pool == module->set ? 0 : pool->length;
+
+	// The length last, and first if it becomes none: a snapshot sees none or both.
+	if (!length)
+		__atomic_store_n(&place->length, 0, __ATOMIC_RELEASE);
+	place->start = pool->start;
+	__atomic_store_n(&place->length, length, __ATOMIC_RELEASE);
+}
+
 // Have the module's control fit what the application has set up by now.
 int update_control(Module *module)
 {
 	const Pool *set = scratch_pool();
 
 	if (!module->control || (set && set != module->set)) {
-		const std::size_t pages = set ? set->pub.length / page_size() : 0;
+		const std::size_t pages = set ? set->length / page_size() : 0;
 		Pool *pool = make_pool(sizeof(Control) + (pages + 63) / 64 * sizeof(std::uint64_t), "control");
 		ScratchMemory *memory = pool && set ? take_scratch_memory(module, set) : nullptr;
 
@@ -96,12 +128,12 @@ int update_control(Module *module)
 			return err;
 		}
 
-		auto *control = static_cast<Control *>(pool->pub.rawptr);
+		auto *control = reinterpret_cast<Control *>(pool->start);
 
 		if (module->control)
 			control->calls = module->control->calls;
 		if (memory) {
-			control->scratch_start = reinterpret_cast<std::uintptr_t>(memory->pool->pub.rawptr);
+			control->scratch_start = reinterpret_cast<std::uintptr_t>(memory->pool->start);
 			control->scratch_pages = pages;
 		}
 		pool->next = module->control_pool; // which another call may be naming
@@ -114,20 +146,16 @@ int update_control(Module *module)
 		settle(module);
 	}
 
-	// The oldest first, for a snapshot may be taken at any moment: what it counts is there.
+	// A snapshot may be taken at any moment: what it counts is there.
 	Control *control = module->control;
-	std::size_t at = 0;
+	const std::size_t count = pool_slots() < ORBIT_MAX_POOLS ? pool_slots() : ORBIT_MAX_POOLS;
 
-	for (const Pool *pool = first_pool(); pool; pool = pool->next)
-		at += pool != set;
-
-	const std::size_t count = at < ORBIT_MAX_POOLS ? at : ORBIT_MAX_POOLS;
-
-	for (const Pool *pool = first_pool(); pool && at > control->nr_pools; pool = pool->next)
-		if (pool != set && --at < ORBIT_MAX_POOLS)
-			control->pools[at] = {pool->pub.rawptr, pool->pub.length};
-	if (count != control->nr_pools)
+	if (count != control->nr_pools) {
+		for (const Pool *pool = first_pool(); pool; pool = pool->next)
+			if (pool->slot >= control->nr_pools)
+				fill_slot(module, pool);
 		__atomic_store_n(&control->nr_pools, count, __ATOMIC_RELEASE);
+	}
 	return 0;
 }
 
@@ -171,7 +199,8 @@ void reap(Module *module)
 		orbit_outcome out{};
 
 		next = task->next;
-		if (!task->handle || task->receiving || !(task->own || task->without_value))
+		if (!task->handle || task->receiving || !(task->own || task->without_value) ||
+		    (task->own && collector.running))
 			continue;
 		out.size = sizeof(out);
 		if (orbit_task_wait(task->handle, ORBIT_NO_WAIT, &out) == -ETIME)
@@ -268,7 +297,7 @@ int name_pools(const Module *module, const Request &request, orbit_pool_range *r
 		if (!pool)
 			return EINVAL;
 		if (!add_range(ranges, count, pool->handle,
-			       native_mode(&pool->pub, request.flags, module->set == pool)))
+			       native_mode(pool->pub, request.flags, module->set == pool)))
 			return E2BIG;
 	}
 	if (!add_range(ranges, count, module->info_pool->handle, ORBIT_SNAP_ADAPTIVE))
@@ -315,7 +344,7 @@ int call_orbit(Module *module, const Request &request, Task *task)
 	const CallInfo info = {request.func,
 			       request.may_send || request.may_commit ? module->control : nullptr,
 			       request.may_send};
-	auto *const place = static_cast<CallInfo *>(module->info_pool->pub.rawptr);
+	auto *const place = reinterpret_cast<CallInfo *>(module->info_pool->start);
 	orbit_handle *const orbit = module->handle; // kept as long as there are users
 	orbit_task *handle = nullptr;
 	int err;
@@ -366,9 +395,9 @@ int start(orbit_module *pub, const Request &request, Module **found, Task **made
 		return EINVAL;
 	if (!module->handle)
 		return ESHUTDOWN;
-	if (module->pub.mpid != getpid())
+	if (module->main != getpid())
 		return EPERM; // in a forked child there is no memory of pools
-	if (!request.func && !module->pub.entry_func)
+	if (!request.func && !module->entry)
 		return EINVAL;
 	if (const int err = check(request))
 		return err;
@@ -465,7 +494,7 @@ int receive_scratch(Task *task, const orbit_update &announced, orbit_scratch *sc
 		return EAGAIN;
 	}
 
-	const std::size_t all = memory->pool->pub.length;
+	const std::size_t all = memory->pool->length;
 	Area *area;
 
 	if ((message.offset | message.length) % page_size() || message.offset > all ||
@@ -485,7 +514,7 @@ int receive_scratch(Task *task, const orbit_update &announced, orbit_scratch *sc
 	options.flags = ORBIT_APPLY_FORCE; // nobody else uses these pages
 	options.from = message.offset;
 	options.length = message.length;
-	*scratch = {static_cast<char *>(memory->pool->pub.rawptr) + message.offset, 0, message.length,
+	*scratch = {memory->pool->start + message.offset, 0, message.length,
 		    message.count, nullptr};
 	err = -orbit_update_apply(&update, memory->pool->targets, &options, nullptr);
 	if (!err && !is_well_formed(*scratch))
@@ -623,9 +652,21 @@ int make_orbit(Module *module)
 	int err;
 
 	options.size = sizeof(options);
-	options.name = module->pub.name;
+	options.name = module->pub->name;
 	options.queue_limit = ORBIT_MAX_QUEUE;
 	options.flags = ORBIT_KEEP_THREADS; // programs were not told to end them
+	orbit_range pages[64];
+	const void *const own = &modules;
+
+	if (inherit_minimal) {
+		options.inherit = ORBIT_INHERIT_MINIMAL;
+		options.modules = &own; // its variables are there as they are now
+		options.nr_modules = 1;
+		options.ranges = pages;
+		options.nr_ranges = allocator_pages(pages, std::size(pages));
+		if (options.nr_ranges > std::size(pages))
+			return E2BIG;
+	}
 	// Another thread may close one of them meanwhile.
 	for (int tries = 0; tries < 8; tries++) {
 		int *fds;
@@ -647,8 +688,8 @@ int make_orbit(Module *module)
 
 int run_birth(Module *module, void *(*init)())
 {
-	const Birth birth = {module->pub.entry_func, init,
-			     static_cast<CallInfo *>(module->info_pool->pub.rawptr)};
+	const Birth birth = {module->entry, init,
+			     reinterpret_cast<CallInfo *>(module->info_pool->start)};
 	orbit_call_options options{};
 	std::size_t count = 0;
 
@@ -689,6 +730,142 @@ void end(Module *module)
 	module->info_pool = nullptr;
 }
 
+// ---- Calls that nobody receives -----------------------------------------------------------------
+
+// What their tasks commit is put in place by a thread of the library. A module's tasks end in their
+// order, so it waits for the oldest of each.
+// With the lock. Receive what is there from a task, and put it in place; did it end?
+bool collect(Module *module, Task *task)
+{
+	orbit_update update;
+	std::uint64_t value;
+	int err;
+
+	task->receiving = true;
+	pthread_mutex_unlock(&lock);
+	do {
+		update = {};
+		update.size = sizeof(update);
+		err = -orbit_task_receive(task->handle, ORBIT_NO_WAIT, &update);
+		if (!err && update.kind != ORBIT_UPDATE_PAGES)
+			refuse(EBADMSG); // it has gone around the library
+		else if (!err)
+			apply_commit(update);
+	} while (!err);
+	if (err != ETIME)
+		finish(module, task, &value);
+	pthread_mutex_lock(&lock);
+	if (err == ETIME)
+		task->receiving = false;
+	return err != ETIME;
+}
+
+Task *oldest_own(Module *module)
+{
+	for (Task *task = module->tasks; task; task = task->next)
+		if (task->own && task->handle && !task->receiving)
+			return task;
+	return nullptr;
+}
+
+void *collect_all(void *)
+{
+	const Locked locked(&lock);
+
+	for (;;) {
+		pollfd few[8];
+		std::size_t count = 1, most = SIZE_MAX;
+
+		for (Module *module = modules; module; module = module->next)
+			count++;
+
+		Buffer<64 * sizeof(pollfd)> room(count * sizeof(pollfd));
+		auto *polled = reinterpret_cast<pollfd *>(room.data());
+
+		if (!polled) { // some of them are better than none
+			polled = few;
+			most = std::size(few);
+		}
+		polled[0] = {collector.wake, POLLIN, 0};
+		count = 1;
+		for (Module *module = modules; module && count < most; module = module->next)
+			while (Task *task = oldest_own(module))
+				if (!collect(module, task)) {
+					polled[count++] = {orbit_task_fd(task->handle), POLLIN, 0};
+					break;
+				}
+		pthread_mutex_unlock(&lock);
+		poll(polled, count, -1);
+		if (std::uint64_t told; read(collector.wake, &told, sizeof(told)) < 0)
+			told = 0;
+		pthread_mutex_lock(&lock);
+	}
+	return nullptr;
+}
+
+// With the lock: see to it that the thread looks at new tasks. 0 or an errno value.
+int wake_collector()
+{
+	const std::uint64_t one = 1;
+
+	if (collector.running)
+		return write(collector.wake, &one, sizeof(one)) < 0 && errno != EAGAIN ? errno : 0;
+
+	pthread_t thread;
+	sigset_t every, before;
+
+	collector.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (collector.wake < 0)
+		return errno;
+	sigfillset(&every);
+	pthread_sigmask(SIG_SETMASK, &every, &before);
+
+	const int err = pthread_create(&thread, nullptr, collect_all, nullptr);
+
+	pthread_sigmask(SIG_SETMASK, &before, nullptr);
+	if (err) {
+		close(collector.wake);
+		return err;
+	}
+	pthread_detach(thread);
+	collector.running = true;
+	return 0;
+}
+
+// ---- fork() ---------------------------------------------------------------------------------------
+
+void before_fork()
+{
+	pthread_mutex_lock(&lock);
+	stop_allocators();
+}
+
+void after_fork_in_parent()
+{
+	resume_allocators();
+	pthread_mutex_unlock(&lock);
+}
+
+// Orbits and pools are the parent's. The child may make its own.
+void after_fork_in_child()
+{
+	if (collector.running)
+		close(collector.wake);
+	collector.running = false;
+	for (Module *module = modules; module; module = module->next)
+		module->control = nullptr;
+	forget_pools();
+	resume_allocators_in_child();
+	pthread_mutex_unlock(&lock);
+}
+
+// Before those of the application, and after those of liborbit, however it is linked: they run in
+// the reverse order before a fork, so the outermost locks come first.
+[[gnu::constructor(102)]] void register_fork_handlers()
+{
+	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
 bool is_alive(const Module *module)
 {
 	struct orbit_stat stat {};
@@ -716,6 +893,13 @@ Control *control_of(const Module *module)
 	return module->control;
 }
 
+void tell_slot(const Pool *pool)
+{
+	for (Module *module = modules; module; module = module->next)
+		if (module->control && pool->slot < module->control->nr_pools)
+			fill_slot(module, pool);
+}
+
 } // namespace orbit_compat
 
 orbit_module *published_create(const char *name, published_entry entry, void *(*init)())
@@ -728,14 +912,19 @@ orbit_module *published_create(const char *name, published_entry entry, void *(*
 	}
 
 	auto *module = static_cast<Module *>(calloc(1, sizeof(Module)));
+	auto *pub = static_cast<orbit_module *>(calloc(1, sizeof(orbit_module)));
 
-	if (!module)
+	if (!module || !pub) {
+		free(module);
+		free(pub);
 		return nullptr;
+	}
 	pthread_cond_init(&module->unused, nullptr);
 	pthread_mutex_init(&module->calls, nullptr);
-	std::strncpy(module->pub.name, name ? name : "anonymous", sizeof(module->pub.name) - 1);
-	module->pub.mpid = getpid();
-	module->pub.entry_func = entry;
+	std::strncpy(pub->name, name ? name : "anonymous", sizeof(pub->name) - 1);
+	pub->mpid = module->main = getpid();
+	pub->entry_func = module->entry = entry;
+	module->pub = pub;
 
 	module->info_pool = make_pool(sizeof(CallInfo), "calls");
 
@@ -752,17 +941,21 @@ orbit_module *published_create(const char *name, published_entry entry, void *(*
 		if (module->info_pool)
 			destroy_pool(module->info_pool);
 		free(module);
+		free(pub);
 		errno = err;
 		return nullptr;
 	}
-	module->pub.gobid = stat.pid;
+	pub->gobid = module->gobid = stat.pid;
 
 	const Locked locked(&lock);
 
-	module->pub.lobid = ++nr_modules;
+	// One that the application has given back may have had the same address.
+	if (Module *older = to_module(pub))
+		older->pub = nullptr;
+	pub->lobid = ++nr_modules;
 	module->next = modules;
 	modules = module;
-	return &module->pub;
+	return pub;
 }
 
 int published_destroy(obid_t gobid)
@@ -774,11 +967,34 @@ int published_destroy(obid_t gobid)
 
 	// The number of one that has died may be another's by now, which is younger.
 	for (Module *module = modules; module; module = module->next)
-		if (module->handle && module->pub.gobid == gobid) {
+		if (module->handle && module->main == getpid() && module->gobid == gobid) {
 			end(module);
 			return 0;
 		}
 	return fail(ESRCH);
+}
+
+int orbit_compat_inherit_minimal()
+{
+	if (in_orbit)
+		return fail(EPERM);
+	{
+		const Locked locked(&lock);
+
+		for (const Module *module = modules; module; module = module->next)
+			if (module->handle && module->main == getpid())
+				return fail(EBUSY);
+		if (inherit_minimal)
+			return 0;
+	}
+
+	// Without the lock: it forks.
+	const int err = -orbit_prepare();
+
+	if (err)
+		return fail(err);
+	inherit_minimal = true;
+	return 0;
 }
 
 int orbit_destroy_all()
@@ -789,7 +1005,7 @@ int orbit_destroy_all()
 	const Locked locked(&lock);
 
 	for (Module *module = modules; module; module = module->next)
-		if (module->handle)
+		if (module->handle && module->main == getpid())
 			end(module);
 	return 0;
 }
@@ -854,8 +1070,7 @@ int published_call_async(orbit_module *pub, unsigned long flags, size_t npool,
 			 published_pool **pools, published_entry func, void *arg, size_t argsize,
 			 published_task *task)
 {
-	const Request request = {flags, npool,   pools,		  func, arg, argsize, task != nullptr,
-				 false, task || (flags & ORBIT_CANCELLABLE)};
+	Request request = {flags, npool, pools, func, arg, argsize, task != nullptr, !task, true};
 	Module *module;
 	Task *made = nullptr;
 
@@ -863,12 +1078,20 @@ int published_call_async(orbit_module *pub, unsigned long flags, size_t npool,
 		return fail(EPERM);
 
 	const Locked locked(&lock);
-	const int err = start(pub, request, &module, &made);
+	int err = start(pub, request, &module, &made);
 
+	// Better without what it commits than not at all.
+	if (err == EMFILE && !task && !(flags & ORBIT_CANCELLABLE)) {
+		request.may_commit = request.keep = false;
+		err = start(pub, request, &module, &made);
+	}
 	if (err && !(err == EEXIST && flags & skip_flags))
 		return fail(err);
-	if (made)
-		made->own = !task;
+	if (made && !task) {
+		made->own = true;
+		if (oldest_own(module) == made)
+			wake_collector();
+	}
 	if (task)
 		*task = {pub, made ? made->number : 0};
 	return 0;

@@ -75,6 +75,15 @@ public:
 	~AllocatorsAtRest();
 };
 
+// The pages that allocators themselves lie in, for orbits that inherit the minimum: at most so many;
+// returns how many there are.
+std::size_t allocator_pages(orbit_range *ranges, std::size_t most);
+
+// Around a fork() that is not an orbit's.
+void stop_allocators();
+void resume_allocators();
+void resume_allocators_in_child();
+
 // Over memory whose state need not be in it.
 orbit_allocator *make_private_allocator(void *start, std::size_t length, std::size_t *allocated,
 					bool use_meta);
@@ -97,10 +106,14 @@ void note_consumed(const orbit_scratch *scratch);
 
 // ---- Pools, and where scratches are ---------------------------------------------------
 
+// What the application gets is a copy in a block of its own: published programs free() it.
 struct Pool {
-	published_pool pub; // first: the application has a pointer to it
+	published_pool *pub; // the application's; null for the library's own pools
+	char *start;
+	std::size_t length; // whole pages
 	orbit_pool *handle;
 	orbit_targets *targets; // all of it
+	std::size_t slot;	// in Control::pools
 	Pool *next;
 };
 
@@ -133,7 +146,7 @@ struct Control {
 	std::uint64_t calls; // the latest number
 	std::uintptr_t scratch_start;
 	std::size_t scratch_pages;
-	std::size_t nr_pools; // of the application, that orbit_commit() looks at
+	std::size_t nr_pools; // of the application, that orbit_commit() looks at; some have no length
 	orbit_range pools[ORBIT_MAX_POOLS];
 	std::uint64_t held[]; // a bit for each page of the scratch memory
 };
@@ -141,11 +154,14 @@ struct Control {
 // The lock of everything below, and of modules and tasks. Never taken in an orbit.
 extern pthread_mutex_t lock;
 
-Pool *make_pool(std::size_t bytes, const char *name); // -errno in errno
+Pool *make_pool(std::size_t bytes, const char *name, void *address = nullptr); // null: errno
 void destroy_pool(Pool *pool);
 Pool *find_pool(const published_pool *pool);
 Pool *find_pool(const orbit_pool *handle);
 Pool *first_pool();
+std::size_t pool_slots(); // how many have been handed out
+// In calls.cc: what is in a slot has changed. Pools that do not exist have no length.
+void tell_slot(const Pool *pool);
 bool is_pool_memory(const void *start, std::size_t bytes);
 
 Pool *scratch_pool(); // as the application has set it, or null
@@ -161,6 +177,7 @@ bool is_scratch_memory(const orbit_pool *handle);
 
 // May anything that its tasks send still be received?
 bool may_send(const Module *module);
+void forget_pools(); // in a forked child
 Control *control_of(const Module *module); // null when the orbit has been destroyed
 
 // ---- In a task -------------------------------------------------------------------------

@@ -27,6 +27,7 @@ Function *functions;
 bool functions_limited;
 orbit_targets *targets; // the ranges again
 unsigned long refused;
+orbit_allocator *global_allocator;
 
 } // namespace
 
@@ -129,6 +130,16 @@ int orbit_compat_allow_operation(orbit_operation_func func)
 	functions = function;
 	functions_limited = true;
 	return 0;
+}
+
+void orbit_compat_set_global_allocator(orbit_allocator *alloc)
+{
+	__atomic_store_n(&global_allocator, alloc, __ATOMIC_RELEASE);
+}
+
+orbit_allocator *orbit_compat_global_allocator()
+{
+	return __atomic_load_n(&global_allocator, __ATOMIC_ACQUIRE);
 }
 
 unsigned long orbit_compat_refused()

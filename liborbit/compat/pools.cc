@@ -16,6 +16,8 @@ pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 namespace {
 
 Pool *pools; // of the application; the youngest first
+Pool *destroyed; // their places wait for others
+std::size_t nr_slots;
 Pool *pool_for_scratches;
 ScratchMemory *memories;
 
@@ -40,10 +42,10 @@ void mark(const ScratchMemory *memory, const Area *area, bool held)
 Area *find_area(const void *start, ScratchMemory **found)
 {
 	for (ScratchMemory *memory = memories; memory; memory = memory->next) {
-		const auto *first = static_cast<const char *>(memory->pool->pub.rawptr);
+		const auto *first = memory->pool->start;
 		const auto *address = static_cast<const char *>(start);
 
-		if (address < first || address >= first + memory->pool->pub.length)
+		if (address < first || address >= first + memory->pool->length)
 			continue;
 		for (Area *area = memory->areas; area; area = area->next)
 			if (address == first + area->first * page_size()) {
@@ -57,7 +59,7 @@ Area *find_area(const void *start, ScratchMemory **found)
 // See the header about scratches that have been iterated to their end.
 void recycle(ScratchMemory *memory)
 {
-	const std::size_t half = memory->pool->pub.length / page_size() / 2;
+	const std::size_t half = memory->pool->length / page_size() / 2;
 	Area *next;
 
 	for (Area *area = memory->areas; area && memory->pages_held > half; area = next) {
@@ -74,7 +76,7 @@ std::size_t page_size()
 	return static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 }
 
-Pool *make_pool(std::size_t bytes, const char *name)
+Pool *make_pool(std::size_t bytes, const char *name, void *address)
 {
 	orbit_pool_options options{};
 	auto *pool = static_cast<Pool *>(calloc(1, sizeof(Pool)));
@@ -83,17 +85,17 @@ Pool *make_pool(std::size_t bytes, const char *name)
 		return nullptr;
 	options.size = sizeof(options);
 	options.name = name;
+	options.address = address;
 
 	int err = orbit_pool_create(&pool->handle, bytes, &options);
 
 	if (!err) {
-		pool->pub.rawptr = orbit_pool_data(pool->handle);
-		pool->pub.length = orbit_pool_size(pool->handle);
-		pool->pub.mode = ORBIT_COW;
+		pool->start = static_cast<char *>(orbit_pool_data(pool->handle));
+		pool->length = orbit_pool_size(pool->handle);
 		err = orbit_targets_create(&pool->targets);
 	}
 	if (!err)
-		err = orbit_targets_add_range(pool->targets, pool->pub.rawptr, pool->pub.length);
+		err = orbit_targets_add_range(pool->targets, pool->start, pool->length);
 	if (!err)
 		return pool;
 	destroy_pool(pool);
@@ -110,8 +112,8 @@ void destroy_pool(Pool *pool)
 
 Pool *find_pool(const published_pool *pub)
 {
-	for (Pool *pool = pools; pool; pool = pool->next)
-		if (&pool->pub == pub)
+	for (Pool *pool = pub ? pools : nullptr; pool; pool = pool->next)
+		if (pool->pub == pub)
 			return pool;
 	return nullptr;
 }
@@ -129,16 +131,30 @@ Pool *first_pool()
 	return pools;
 }
 
+std::size_t pool_slots()
+{
+	return nr_slots;
+}
+
+// A child has no pools of its parent's. What is in them, and in the lists, is lost to it.
+void forget_pools()
+{
+	pools = destroyed = nullptr;
+	pool_for_scratches = nullptr;
+	memories = nullptr;
+	nr_slots = 0;
+}
+
 bool is_pool_memory(const void *start, std::size_t bytes)
 {
 	const Locked locked(&lock);
 
 	for (const Pool *pool = pools; pool; pool = pool->next) {
-		const auto first = reinterpret_cast<std::uintptr_t>(pool->pub.rawptr);
+		const auto first = reinterpret_cast<std::uintptr_t>(pool->start);
 		const auto address = reinterpret_cast<std::uintptr_t>(start);
 
-		if (address >= first && address - first < pool->pub.length &&
-		    bytes <= pool->pub.length - (address - first))
+		if (address >= first && address - first < pool->length &&
+		    bytes <= pool->length - (address - first))
 			return true;
 	}
 	return false;
@@ -168,7 +184,7 @@ ScratchMemory *take_scratch_memory(Module *owner, const Pool *set)
 		if (!memory)
 			return nullptr;
 		memory->set = set;
-		memory->pool = taken ? make_pool(set->pub.length, "scratch") : const_cast<Pool *>(set);
+		memory->pool = taken ? make_pool(set->length, "scratch") : const_cast<Pool *>(set);
 		if (!memory->pool) {
 			free(memory);
 			return nullptr;
@@ -249,18 +265,67 @@ published_pool *published_pool_create(orbit_module *module, size_t size)
 	return orbit_pool_create_at(module, size, nullptr);
 }
 
-published_pool *orbit_pool_create_at(orbit_module *, size_t size, void *)
+published_pool *orbit_pool_create_at(orbit_module *, size_t size, void *addr)
 {
-	Pool *pool = make_pool(size, nullptr);
+	auto *pub = static_cast<published_pool *>(calloc(1, sizeof(published_pool)));
+	Pool *pool = nullptr;
 
-	if (!pool)
+	if (pub && addr)
+		pool = make_pool(size, nullptr, addr);
+	if (pub && !pool)
+		pool = make_pool(size, nullptr);
+
+	if (!pool) {
+		free(pub);
 		return nullptr;
+	}
+	*pub = {pool->start, pool->length, 0, ORBIT_COW};
+	pool->pub = pub;
 
 	const Locked locked(&lock);
 
+	// One that the application has given back may have had the same address.
+	if (Pool *older = find_pool(pub))
+		older->pub = nullptr;
+	if (Pool *place = destroyed) {
+		destroyed = place->next;
+		pool->slot = place->slot;
+		free(place);
+	} else {
+		pool->slot = nr_slots++;
+	}
 	pool->next = pools;
 	pools = pool;
-	return &pool->pub;
+	tell_slot(pool);
+	return pub;
+}
+
+int orbit_compat_pool_destroy(published_pool *pub)
+{
+	if (in_orbit)
+		return fail(EPERM);
+
+	const Locked locked(&lock);
+	Pool *pool = find_pool(pub), **link = &pools;
+
+	if (!pool)
+		return fail(EINVAL);
+	for (const ScratchMemory *memory = memories; memory; memory = memory->next)
+		if (memory->set == pool)
+			return fail(EBUSY);
+	if (pool_for_scratches == pool)
+		return fail(EBUSY);
+	while (*link != pool)
+		link = &(*link)->next;
+	*link = pool->next;
+	pool->length = 0;
+	tell_slot(pool);
+	orbit_targets_destroy(pool->targets);
+	orbit_pool_destroy(pool->handle);
+	free(pool->pub);
+	*pool = {nullptr, nullptr, 0, nullptr, nullptr, pool->slot, destroyed};
+	destroyed = pool;
+	return 0;
 }
 
 int orbit_scratch_set_pool(published_pool *pub)

@@ -22,10 +22,11 @@ $(compat_static): $(compat_objects)
 	rm -f $@
 	$(AR) rcs $@ $^
 
+# It finds liborbit.so beside itself, whatever the prefix is.
 $(compat_shared): $(compat_objects) $(compat_here)liborbit-compat.map $(BUILD)/liborbit.so
 	$(CC) -shared -Wl,-soname,$(compat_soname) -Wl,--version-script=$(compat_here)liborbit-compat.map \
-		$(no_undefined) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS) -o $@ \
-		$(compat_objects) -L$(BUILD) -lorbit -pthread
+		$(no_undefined) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,-rpath,'$$ORIGIN' $(LDFLAGS) \
+		-o $@ $(compat_objects) -L$(BUILD) -lorbit -pthread
 
 $(BUILD)/$(compat_soname): $(compat_shared)
 	ln -sf $(notdir $<) $@

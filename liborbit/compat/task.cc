@@ -121,7 +121,7 @@ int private_scratch(orbit_scratch *s)
 		const Locked locked(&lock);
 
 		if (const Pool *pool = scratch_pool())
-			wanted = pool->pub.length;
+			wanted = pool->length;
 	}
 	if (!wanted)
 		return fail(ENXIO);
@@ -271,7 +271,8 @@ unsigned long orbit_commit()
 	const Control *control = call->control;
 
 	for (std::size_t i = 0; i < control->nr_pools; i++) {
-		const int err = orbit_send_pages(control->pools[i].start, control->pools[i].length);
+		const orbit_range &pool = control->pools[i];
+		const int err = pool.length ? orbit_send_pages(pool.start, pool.length) : 0;
 
 		// ENXIO: this task does not see it.
 		if (err && err != -ENXIO)

@@ -8,7 +8,10 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
+#include <utility>
+#include <vector>
 
 namespace {
 
@@ -80,12 +83,77 @@ void bodies_run_in_the_main_program()
 	CHECK(orbit_destroy(module->gobid) == 0);
 }
 
+struct Node : orbit::global_new_operator {
+	int value;
+	explicit Node(int v) : value(v) {}
+};
+
+typedef std::vector<int, orbit::allocator<int>> PoolVector;
+typedef std::map<int, int, std::less<int>, orbit::global_allocator<std::pair<const int, int>>> PoolMap;
+
+struct Roots {
+	PoolVector *vector;
+	PoolMap *map;
+	Node *node;
+};
+
+unsigned long sum_of(void *, void *arg)
+{
+	const Roots *roots = static_cast<const Roots *>(arg);
+	unsigned long sum = static_cast<unsigned long>(roots->node->value);
+
+	for (int value : *roots->vector)
+		sum += static_cast<unsigned long>(value);
+	for (const auto &entry : *roots->map)
+		sum += static_cast<unsigned long>(entry.second);
+	return sum;
+}
+
+void containers_lie_in_pools()
+{
+	orbit_pool *pool = orbit_pool_create(nullptr, 1 << 20);
+	orbit_allocator *alloc = orbit_allocator_from_pool(pool, true);
+	PoolVector on_the_heap((orbit::allocator<int>(nullptr)));
+
+	on_the_heap.push_back(1);
+	CHECK(alloc && alloc->start == pool->rawptr && alloc->length == pool->length &&
+	      alloc->allocated == &pool->used && alloc->use_meta);
+	CHECK(!orbit_allocated_by(&on_the_heap[0], alloc));
+
+	orbit::global_allocator<int> before;
+	int *early = before.allocate(1); // from the heap, and given back there
+
+	orbit::set_global_allocator(alloc);
+	before.deallocate(early, 1);
+
+	orbit_module *module = orbit_create("sum", sum_of, nullptr);
+	PoolVector *vector = new (orbit_alloc(alloc, sizeof(PoolVector))) PoolVector(orbit::allocator<int>(alloc));
+	PoolMap *map = new (orbit_alloc(alloc, sizeof(PoolMap))) PoolMap;
+	Roots roots = {vector, map, new Node(1000)};
+
+	CHECK(orbit_allocated_by(roots.node, alloc));
+	for (int i = 1; i <= 100; i++) {
+		vector->push_back(i);
+		(*map)[i] = 2 * i;
+	}
+	CHECK(orbit_allocated_by(&(*vector)[0], alloc) && orbit_allocated_by(&*map->begin(), alloc));
+	CHECK(orbit_call(module, 1, &pool, nullptr, &roots, sizeof(roots)) == 1000 + 5050 + 10100);
+	CHECK(vector->get_allocator() == orbit::allocator<int>(alloc));
+	CHECK(vector->get_allocator() != orbit::allocator<int>(nullptr));
+	delete roots.node;
+	map->clear();
+	vector->clear();
+	orbit::set_global_allocator(nullptr);
+	orbit_destroy_all();
+}
+
 } // namespace
 
 int main()
 {
 	static const test tests[] = {
 		TEST(bodies_run_in_the_main_program),
+		TEST(containers_lie_in_pools),
 	};
 
 	return run_tests(tests, sizeof(tests) / sizeof(*tests));

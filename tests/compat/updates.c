@@ -222,7 +222,12 @@ static void committed_pages_are_put_in_place(void)
 	CHECK(orbit_recvv(&result, &task) == 0 && result.retval == 0);
 	CHECK(commit.bytes[0] == 'b' && commit.other[7] == 'b' && commit.bytes[1] == 'm');
 
+	/* Nobody receives from that one: the library does. */
+	commit.value = 'c';
 	CHECK(orbit_call_async(module, 0, 2, both, NULL, &commit, sizeof(commit), NULL) == 0);
+	for (int i = 0; i < 1000 && *(volatile char *)&commit.other[7] != 'c'; i++)
+		sleep_ms(10);
+	CHECK(commit.bytes[0] == 'c' && commit.other[7] == 'c' && commit.bytes[1] == 'm');
 	CHECK(orbit_call(module, 2, both, NULL, &commit, sizeof(commit)) == 0);
 	CHECK(orbit_exists(module));
 
