@@ -25,17 +25,21 @@ class Source(unittest.TestCase):
         self.work = Path(work.name)
         self.cache = self.work / "cache"
 
-    def fetch(self, update="", source="", versions="", **environment):
-        """Let an apt-get that does only this fetch the source; the last line, with all else checked."""
+    def run_build(self, update="", source="", versions="", **environment):
+        """Let an apt-get that does only this fetch the source."""
         programs = self.work / "bin"
         programs.mkdir()
         for name, text in (("apt-get", APT_GET.format(update=update or ":", source=source or ":")),
                            ("apt-cache", f"#!/bin/sh\nprintf '{versions}'\n")):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
-        done = subprocess.run([sys.executable, BUILD, "source"], text=True, capture_output=True, timeout=60,
+        return subprocess.run([sys.executable, BUILD, "source"], text=True, capture_output=True, timeout=60,
                               env={**os.environ, "ORBIT_CACHE": str(self.cache), "POSTGRES_SRC": "",
                                    "PATH": f"{programs}:{os.environ['PATH']}", **environment})
+
+    def fetch(self, **how):
+        """Fail at it; the last line, with all else checked."""
+        done = self.run_build(**how)
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         lines = [line for line in done.stderr.splitlines()
                  if line != "build: fetching the source of postgresql-15"]
@@ -54,6 +58,12 @@ class Source(unittest.TestCase):
     def test_a_mirror_that_does_not_have_it(self):
         said = self.fetch(versions="Version: 15.1-1\\n", source="echo 'E: Failed to fetch it  404 Not Found'; exit 100")
         self.assertIn("404 Not Found", said)
+
+    def test_an_older_version_is_told_of(self):
+        done = self.run_build(versions="Version: 15.1-1\\nVersion: 15.20-1\\n", source="case \"$*\" in *=15.20-1) exit 100 ;; esac; "
+                              "touch postgresql-15_15.1-1.dsc")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("the archive tells of postgresql-15 15.20-1 and does not have its source: taking an older one", done.stderr)
 
     def test_the_archive_has_no_such_package(self):
         self.assertIn("has no source of postgresql-15", self.fetch())
