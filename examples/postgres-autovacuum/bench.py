@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """What statistics in an orbit cost: the server's clients, and ANALYZE itself.
 
-  bench.py [--pairs N] [--seconds N] [--rounds N] [--json FILE] [load] [analyze]
+  bench.py [--pairs N] [--seconds N] [--rounds N] [--json FILE] [load] [analyze] [kinds]
   bench.py --variant none|fork|orbit ...     measured by bench/, see bench/apps/README.md
 
 load: pgbench, while autovacuum looks at all tables each second and always finds some to
@@ -12,6 +12,9 @@ First as many transactions as it can do, then at half that rate, for how long ea
 analyze: how long ANALYZE takes of a sample of 30,000 rows of ten columns: vanilla, ported with
 the setting off, and in an orbit, by turns. The orbit is kept for the next table, as autovacuum's
 workers do, or made anew for each, as for the first table and for ANALYZE in a session.
+
+kinds: the same of other tables, vanilla and ported in its default settings with analyze_orbit =
+always, by turns: 1,000 tiny ones, one of 1,600 columns, arrays and jsonb, an extension's type.
 """
 
 import argparse
@@ -42,7 +45,29 @@ UPDATE wide SET l = l + 1 WHERE a = :at;
 """
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 SETTLE = 1.5        # seconds: workers that were at it with the other setting have ended
-WANTED_THROUGHPUT, WANTED_TIME = 0.97, 1.3
+WANTED_THROUGHPUT, WANTED_TIME = 0.97, 1.2
+TINY = 1000
+FEW = 3000          # rows of a table whose rows are long
+# What there is, what is timed, and how many times vanilla's time that may take.
+KINDS = {
+    f"{TINY:,} tiny tables, one command": (
+        f"DO $$BEGIN FOR i IN 1..{TINY} LOOP EXECUTE 'CREATE TABLE tiny' || i || ' AS SELECT i AS a, i::text AS b, "
+        "ARRAY[i] AS c FROM generate_series(1, 20) i'; END LOOP; END$$;",
+        "ANALYZE " + ", ".join(f"tiny{i}" for i in range(1, TINY + 1)) + ";", 1.3),
+    f"{TINY:,} tiny tables, a command for each": (
+        "", " ".join(f"ANALYZE tiny{i};" for i in range(1, TINY + 1)), 1.3),
+    "1,600 columns": (
+        "CREATE TABLE columns (" + ", ".join(f"c{i} int" for i in range(1600)) + "); INSERT INTO columns SELECT " +
+        ", ".join(f"(i * {i + 7}) % {i + 100}" for i in range(1600)) + f" FROM generate_series(1, {FEW}) i;",
+        "ANALYZE columns;", 1.5),
+    "arrays and jsonb": (
+        "CREATE TABLE structured AS SELECT ARRAY[i % 5, i % 11, i % 3] AS a, ARRAY['a' || i % 20, 'b' || i % 7] AS b, "
+        "jsonb_build_object('a', i % 1000, 'b', ARRAY[i % 3, 5]) AS c, to_tsvector('simple', 'the quick fox number ' || "
+        "i % 500) AS d FROM generate_series(1, 30000) i;", "ANALYZE structured;", 1.2),
+    "an extension's type": (
+        "CREATE EXTENSION fragile; CREATE TABLE extended AS SELECT md5((i % 9000)::text)::fragile AS a, "
+        "md5(i::text)::fragile AS b FROM generate_series(1, 30000) i;", "ANALYZE extended;", 1.2),
+}
 
 
 class Load:
@@ -169,6 +194,37 @@ def measure_analyze(vanilla, ported, rounds):
     return {"ms": found, "ratios": ratios}
 
 
+def measure_kinds(vanilla, ported, rounds):
+    """Milliseconds of each ANALYZE of each kind of table."""
+    servers, found = {}, {kind: {"vanilla": [], "ported": []} for kind in KINDS}
+    rng = random.Random(1)
+    try:
+        for name, built in (("vanilla", vanilla), ("ported", ported)):
+            servers[name] = pg.Server(built, {"analyze_orbit": "always"} if name == "ported" else {}, "bench")
+            servers[name].start()
+            for setup, _, _ in KINDS.values():
+                servers[name].sql(setup)
+            servers[name].sql("CHECKPOINT")
+        for _ in range(rounds):
+            for kind, (_, statement, _) in KINDS.items():
+                for name in rng.sample(list(servers), 2):
+                    # The first fills the session's caches.
+                    said = servers[name].sql(f"{statement}\n\\timing on\n{statement}\n", timeout=1200)
+                    found[kind][name].append(sum(map(float, re.findall(r"^Time: ([\d.]+) ms", said, re.M))))
+    finally:
+        for each in servers.values():
+            each.close()
+    for kind, (_, _, wanted) in KINDS.items():
+        times = found[kind]
+        ratio = statistics.median(times["ported"]) / statistics.median(times["vanilla"])
+        shortest = min(times["ported"]) / min(times["vanilla"])
+        found[kind]["ratio"] = {"medians": ratio, "shortest": shortest}
+        print(f"{kind}: vanilla {statistics.median(times['vanilla']):.0f} ms, ported "
+              f"{statistics.median(times['ported']):.0f} ms, {ratio:.2f} times vanilla (of the shortest {shortest:.2f}), "
+              f"wanted at most {wanted}: {'holds' if ratio <= wanted else 'DOES NOT HOLD'}")
+    return found
+
+
 def run_variant(built, options):
     """As bench/apps/README.md wants it."""
     load = Load(built, options.clients, options.scale, VARIANTS[options.variant])
@@ -190,7 +246,7 @@ def run_variant(built, options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="load, analyze (default: both)")
+    parser.add_argument("what", nargs="*", help="load, analyze, kinds (default: all)")
     parser.add_argument("--vanilla", type=Path)
     parser.add_argument("--ported", type=Path)
     parser.add_argument("--pairs", type=int, default=25)
@@ -203,7 +259,7 @@ def main():
     parser.add_argument("--variant", choices=VARIANTS)
     parser.add_argument("--way", choices=["timed"])
     options = parser.parse_args()
-    if unknown := set(options.what) - {"load", "analyze"}:
+    if unknown := set(options.what) - {"load", "analyze", "kinds"}:
         parser.error(f"what is {unknown.pop()}?")
     ported = options.ported or pg.build("ported")[0]
     if options.variant:
@@ -212,6 +268,8 @@ def main():
     found = {}
     if "analyze" in options.what or not options.what:
         found["analyze"] = measure_analyze(options.vanilla or pg.build("vanilla")[0], ported, options.rounds)
+    if "kinds" in options.what or not options.what:
+        found["kinds"] = measure_kinds(options.vanilla or pg.build("vanilla")[0], ported, options.rounds)
     if "load" in options.what or not options.what:
         found["load"] = measure_load(ported, options)
     if options.json:

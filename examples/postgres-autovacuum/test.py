@@ -8,7 +8,9 @@ Each line that it prints is of unittest; the exit status is 0 if all have passed
 """
 
 import argparse
+import os
 import re
+import struct
 import subprocess
 import sys
 import threading
@@ -57,7 +59,8 @@ STATISTICS = """SELECT starelid::regclass, staattnum, stainherit, stanullfrac, s
 class Ported(unittest.TestCase):
     """One server for all tests of a class."""
 
-    settings = {"analyze_orbit": "always"}
+    # Small tables too, for most that is tested here does not need large ones.
+    settings = {"analyze_orbit": "always", "analyze_orbit_builtin_rows": "0"}
 
     @classmethod
     def setUpClass(cls):
@@ -82,7 +85,9 @@ class Ported(unittest.TestCase):
 
     def analyze(self, before="", table="brittle"):
         """ANALYZE a table; what it had to say."""
-        self.server.sql(f"{QUICK} {before} ANALYZE {table};")
+        # On a busy machine most things take long, and only a loop is to.
+        patient = "" if "loop" in before or "wild" in before else "SET analyze_orbit_timeout = '30s';"
+        self.server.sql(f"{QUICK} {patient} {before} ANALYZE {table};")
         return self.server.notices
 
     def assert_unharmed(self):
@@ -233,7 +238,7 @@ class Behaviour(Ported):
         self.assert_no_orbits()
 
     def test_stopping_the_server(self):
-        other = pg.Server(BUILT, {"analyze_orbit": "always", "fragile.fault": "loop"}, "stopping")
+        other = pg.Server(BUILT, {**self.settings, "fragile.fault": "loop"}, "stopping")
         self.addCleanup(other.close)
         other.start()
         other.sql("CREATE EXTENSION fragile; CREATE TABLE t (f fragile); "
@@ -260,7 +265,9 @@ class Behaviour(Ported):
 
     def test_settings(self):
         for name, value in (("analyze_orbit", "always"), ("analyze_orbit_timeout", "1min"),
-                            ("analyze_orbit_memory_limit", "1GB"), ("analyze_orbit_unanalyzable", "worker")):
+                            ("analyze_orbit_memory_limit", "1GB"), ("analyze_orbit_unanalyzable", "worker"),
+                            ("analyze_orbit_unavailable", "worker"), ("analyze_orbit_sample_limit", "128MB"),
+                            ("analyze_orbit_backoff", "1min"), ("analyze_orbit_core", "off")):
             self.assertEqual(self.server.sql(f"SHOW {name}"), value)
         self.server.sql("CREATE ROLE somebody LOGIN")
         with self.assertRaises(pg.Failed):
@@ -306,7 +313,7 @@ class Behaviour(Ported):
 class Autovacuum(Ported):
     """Workers analyze in orbits, and a crash there ends none of them."""
 
-    settings = {"analyze_orbit": "autovacuum", "autovacuum": "on", "autovacuum_naptime": "1s",
+    settings = {"analyze_orbit": "autovacuum", "analyze_orbit_builtin_rows": "0", "autovacuum": "on", "autovacuum_naptime": "1s",
                 "fragile.fault": "segfault", "autovacuum_analyze_threshold": "10",
                 "autovacuum_analyze_scale_factor": "0", "log_autovacuum_min_duration": "0"}
 
@@ -334,6 +341,258 @@ class Autovacuum(Ported):
         self.assert_unharmed()
 
 
+    def test_a_column_that_fails_is_let_be_for_a_while(self):
+        """One warning, however often the table changes; its other columns go on."""
+        def warnings():
+            return re.findall('statistics of column "f" of relation "public.busy" are kept.*\n.*\n.*',
+                              self.server.messages())
+
+        def analyzed():
+            return int(self.server.sql("SELECT autoanalyze_count FROM pg_stat_user_tables WHERE relname = 'busy'"))
+        self.server.sql("CREATE TABLE busy (a int, f fragile); "
+                        "INSERT INTO busy SELECT i, i::text::fragile FROM generate_series(1, 400) i;")
+        for count in range(4):
+            end = time.monotonic() + 30
+            while analyzed() <= count and time.monotonic() < end:
+                time.sleep(0.2)
+            self.assertGreater(analyzed(), count)
+            self.server.sql(f"UPDATE busy SET a = {count}")
+        self.wait_for("SELECT most_common_vals FROM pg_stats WHERE tablename = 'busy' AND attname = 'a'", "{3}")
+        self.assertEqual(len(warnings()), 1)
+        self.assertIn("Autovacuum does not compute them again before", warnings()[0])
+
+    def test_a_table_that_fails_is_let_be_for_a_while(self):
+        """An error is one of the whole table, which does not count as analyzed then."""
+        self.server.sql("CREATE FUNCTION raising(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS "
+                        "$$BEGIN IF current_setting('fragile.fault') <> 'none' THEN RAISE EXCEPTION 'no such luck'; "
+                        "END IF; RETURN $1; END$$; LOAD 'fragile'; SET fragile.fault = none; "
+                        "CREATE TABLE unlucky (a int); CREATE INDEX ON unlucky (raising(a)); "
+                        "INSERT INTO unlucky SELECT i FROM generate_series(1, 400) i;"
+                        "CREATE TABLE afterwards AS SELECT i AS a FROM generate_series(1, 400) i;")
+        self.wait_for("SELECT count(*) FROM pg_stats WHERE tablename = 'afterwards'", "1")
+        time.sleep(4)
+        said = re.findall("ERROR:  no such luck(?:.*\n)+?.*automatic analyze of table.*\n.*\n", self.server.messages())
+        self.assertEqual(len(said), 1, said)
+        self.assertIn("autovacuum does not analyze it again before", said[0])
+
+    def test_the_log_tells_what_an_orbit_took(self):
+        self.server.sql("CREATE TABLE large AS SELECT i AS a FROM generate_series(1, 20000) i")
+        self.wait_for("SELECT count(*) FROM pg_stats WHERE tablename = 'large'", "1")
+        self.assertRegex(self.server.messages(), r"orbit usage: CPU: \d+\.\d\d s")
+
+
+class WideValues(Ported):
+    """What vanilla analyzes is analyzed, however wide its values are."""
+
+    settings = {"analyze_orbit": "always"}
+
+    def setUp(self):
+        self.server.sql("DROP TABLE IF EXISTS wide; CREATE TABLE wide (id int, f fragile); "
+                        "ALTER TABLE wide ALTER f SET STORAGE EXTERNAL; INSERT INTO wide SELECT i, "
+                        "(repeat(md5((i % 5)::text), 200) || i)::text::fragile FROM generate_series(1, 1000) i;")
+
+    def analyze_wide(self, fault, before=""):
+        """Analyze it; what was told, and the width that the column has afterwards."""
+        said = self.analyze(f"SET client_min_messages = log; SET fragile.fault = {fault}; {before}", "wide")
+        return said, self.server.sql("SELECT avg_width FROM pg_stats WHERE tablename = 'wide' AND attname = 'f'")
+
+    def test_index_expressions(self):
+        self.server.sql("CREATE TABLE docs AS SELECT i AS id, md5(i::text) AS x FROM generate_series(1, 30000) i; "
+                        "CREATE INDEX ON docs USING hash ((repeat(x, 400)));")
+        found = {}
+        for mode in ("off", "always"):
+            self.server.sql(f"SET analyze_orbit = {mode}; SET client_min_messages = log; DELETE FROM pg_statistic; "
+                            "ANALYZE docs;")
+            self.assertEqual(self.server.notices, "")
+            found[mode] = self.server.sql(STATISTICS.format("docs"))
+        self.assertEqual(found["off"], found["always"])
+        self.assertIn("docs_repeat_idx", found["off"])
+
+    def test_arrays_past_the_limit(self):
+        self.server.sql("CREATE TABLE arrays AS SELECT ARRAY(SELECT (i * g) % 1009 FROM generate_series(1, 300) g) "
+                        "AS a FROM generate_series(1, 4000) i;")
+        found = {}
+        for mode in ("off", "always"):
+            self.server.sql(f"SET analyze_orbit = {mode}; SET analyze_orbit_sample_limit = '1MB'; SET analyze_orbit_builtin_rows = 0; "
+                            "SET client_min_messages = log; DELETE FROM pg_statistic; ANALYZE arrays;")
+            said = self.server.notices
+            found[mode] = self.server.sql(STATISTICS.format("arrays"))
+        self.assertRegex(said, 'LOG:  column "a" .*is analyzed without an orbit: .*larger than analyze_orbit_sample_limit')
+        self.assertEqual(found["off"], found["always"])
+
+    def test_out_of_line_they_are_there(self):
+        for storage in ("EXTERNAL", "EXTENDED"):
+            # Not compressible to less than what is put out of line.
+            self.server.sql(f"ALTER TABLE wide ALTER f SET STORAGE {storage}; TRUNCATE wide; "
+                            "INSERT INTO wide SELECT i, (SELECT string_agg(md5((i * 1000 + g)::text), '') || "
+                            "repeat('x', 6000) FROM generate_series(1, 250) g)::text::fragile "
+                            "FROM generate_series(1, 300) i;")
+            for fault in ("whole", "slice"):
+                with self.subTest(f"{storage} {fault}"):
+                    self.server.sql("DELETE FROM pg_statistic")
+                    said, width = self.analyze_wide(fault)
+                    self.assertEqual(said, "")
+                    self.assertEqual(width, "18")
+
+    def test_past_the_limit_their_beginnings_are(self):
+        said, width = self.analyze_wide("slice", "SET analyze_orbit_sample_limit = '3MB';")
+        self.assertEqual((said, width), ("", "18"))
+
+    def test_past_the_limit_the_worker_is_told_of(self):
+        said, width = self.analyze_wide("whole", "SET analyze_orbit_sample_limit = '3MB';")
+        self.assertRegex(said, 'LOG:  column "f" of relation "public.wide" is analyzed without an orbit: .*'
+                               'than analyze_orbit_sample_limit allows')
+        self.assertIn("type fragile, analyzed by fragile_analyze(internal)", said)
+        self.assertEqual(width, "18")
+        # Where nobody is connected, it is in the log.
+        self.assertIn("is analyzed without an orbit", self.server.messages())
+
+    def test_past_the_limit_it_may_be_an_error(self):
+        with self.assertRaises(pg.Failed) as caught:
+            self.analyze_wide("whole", "SET analyze_orbit_sample_limit = '3MB'; SET analyze_orbit_unanalyzable = error;")
+        self.assertRegex(str(caught.exception), 'ERROR:  statistics of column "f" .* cannot be computed in an orbit')
+
+    def test_a_slot_that_only_its_extension_knows(self):
+        said, _ = self.analyze_wide("own_slot", "DELETE FROM wide; INSERT INTO wide SELECT i, (i % 5)::text::fragile "
+                                               "FROM generate_series(1, 100) i;")
+        self.assertRegex(said, "analyzed without an orbit: values of a type that is not the column's")
+        self.assertEqual(self.server.sql("SELECT stakind5, stavalues5 FROM pg_statistic WHERE staattnum = 2 AND "
+                                         "starelid = 'wide'::regclass"), "4711|{4711}")
+
+
+class WhatGoesToAnOrbit(Ported):
+    """What is small and PostgreSQL's own does not."""
+
+    settings = {"analyze_orbit": "always"}
+
+    def made(self, statements):
+        self.server.sql(f"SET client_min_messages = debug1; {statements}")
+        return self.server.notices.count("an orbit was made")
+
+    def test_small_tables_of_builtin_types_do_not(self):
+        self.server.sql("CREATE TABLE small AS SELECT i AS a, ARRAY[i] AS b, i::text AS c FROM generate_series(1, 500) i")
+        self.assertEqual(self.made("ANALYZE small;"), 0)
+        self.assertEqual(self.made("SET analyze_orbit_builtin_rows = 500; ANALYZE small;"), 1)
+        self.assertEqual(self.made("SET analyze_orbit_builtin_rows = 501; ANALYZE small;"), 0)
+        self.assertEqual(self.made("SET analyze_orbit_builtin_rows = 0; ANALYZE small;"), 1)
+        self.assertEqual(self.made("SET analyze_orbit_builtin_rows = -1; ANALYZE small;"), 0)
+
+    def test_what_an_extension_has_a_hand_in_does(self):
+        for name, type, value in (("ext", "fragile", "'x'"), ("ext_array", "fragile[]", "'{x}'"),
+                                  ("ext_domain", "breakable", "'x'"), ("ext_composite", "mixed", "'(1,x)'")):
+            with self.subTest(type):
+                if name == "ext_domain":
+                    self.server.sql("CREATE DOMAIN breakable AS fragile; CREATE TYPE mixed AS (a int, b fragile);")
+                self.server.sql(f"CREATE TABLE {name} AS SELECT {value}::{type} AS a FROM generate_series(1, 50) i")
+                self.assertEqual(self.made(f"SET analyze_orbit_builtin_rows = -1; ANALYZE {name};"), 1)
+
+    def test_a_table_may_be_left_out(self):
+        self.assertEqual(self.made("ALTER TABLE brittle SET (analyze_orbit = off); ANALYZE brittle;"), 0)
+        self.assertEqual(self.made("ALTER TABLE brittle RESET (analyze_orbit); ANALYZE brittle;"), 1)
+
+    def test_one_orbit_serves_a_command_for_many_tables(self):
+        self.server.sql("".join(f"CREATE TABLE many{i} AS SELECT i::text::fragile AS f FROM generate_series(1, 50) i;"
+                                for i in range(10)))
+        self.assertEqual(self.made("ANALYZE " + ", ".join(f"many{i}" for i in range(10)) + ";"), 1)
+        self.assertEqual(self.server.orbits(), [])
+
+    def test_a_damaged_value_of_a_builtin_type(self):
+        """Four bytes of a table's file: the length of an array."""
+        self.server.sql("CREATE TABLE damaged (id int, a int[]); INSERT INTO damaged SELECT i, "
+                        "ARRAY[305419896, i] FROM generate_series(1, 200) i; VACUUM (ANALYZE, FREEZE) damaged; CHECKPOINT;")
+        path = self.server.data / self.server.sql("SELECT pg_relation_filepath('damaged')")
+        self.server.stop()
+        self.addCleanup(lambda: self.server.sql("DROP TABLE IF EXISTS damaged"))
+        data = bytearray(path.read_bytes())
+        # Number of dimensions, no nulls, type, length of the dimension, lower bound, first element.
+        at = data.index(struct.pack("<iiiii", 1, 0, 23, 2, 1) + struct.pack("<i", 305419896))
+        data[at + 12:at + 16] = struct.pack("<i", 100000000)
+        path.write_bytes(data)
+        self.server.start()
+        started = self.server.sql("SELECT pg_postmaster_start_time()")
+        said = self.analyze("SET analyze_orbit_builtin_rows = 0;", "damaged")
+        self.assertRegex(said, 'statistics of column "a" of relation "public.damaged" are kept')
+        self.assertEqual(started, self.server.sql("SELECT pg_postmaster_start_time()"))
+        self.assert_unharmed()
+
+
+class NoOrbit(Ported):
+    """Where none can be made, ANALYZE does what it does without, and says so once."""
+
+    def session(self, limit, before, tables="brittle"):
+        """A session whose process has a limit; what ANALYZE says in it."""
+        command = [self.server.home / "bin/psql", "-X", "-q", "-A", "-t"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, env=self.server.environment, cwd=self.server.work, **pg.user()) as client:
+            client.stdin.write(f"SET fragile.fault = none; {before} SELECT count(*) FROM pg_stats; "
+                               "SELECT pg_backend_pid();\n")
+            client.stdin.flush()
+            client.stdout.readline()
+            pid = int(client.stdout.readline())
+            # By the same user, who may do that without any right.
+            name, value = limit(pid)
+            subprocess.run(["prlimit", f"--pid={pid}", f"--{name}={value}"], check=True, **pg.user())
+            client.stdin.write(f"ANALYZE {tables};\nANALYZE next;\nSELECT 'done';\n")
+            client.stdin.close()
+            return client.stdout.read()
+
+    @staticmethod
+    def address_space(pid):
+        size = int(re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
+        return "as", size + (8 << 20)
+
+    LIMITS = {
+        "processes": (lambda pid: ("nproc", 1), "no further process is allowed"),
+        "descriptors": (lambda pid: ("nofile", len(os.listdir(f"/proc/{pid}/fd")) + 3),
+                        "no further file descriptor is allowed"),
+        "address space": (lambda pid: NoOrbit.address_space(pid), "no memory or address space is left"),
+    }
+
+    def test_the_worker_computes(self):
+        for what, (limit, cause) in self.LIMITS.items():
+            with self.subTest(what):
+                self.server.sql("DELETE FROM pg_statistic WHERE starelid >= 16384")
+                said = self.session(limit, "")
+                self.assertRegex(said, f"(?s)WARNING:.*could not be made for ANALYZE: {cause}")
+                self.assertEqual(said.count("WARNING"), 1, said)
+                self.assertTrue(said.endswith("done\n"), said)
+                self.assertEqual(self.server.sql("SELECT count(*) FROM pg_stats WHERE tablename IN ('brittle', 'next')"),
+                                 "5")
+
+    def test_or_the_statistics_are_kept(self):
+        self.server.sql("DELETE FROM pg_statistic WHERE starelid >= 16384")
+        said = self.session(self.LIMITS["descriptors"][0], "SET analyze_orbit_unavailable = keep;")
+        self.assertIn("Columns keep their statistics", said)
+        self.assertEqual(self.server.sql("SELECT count(*) FROM pg_stats WHERE tablename IN ('brittle', 'next')"), "0")
+
+    def test_or_it_is_an_error(self):
+        said = self.session(self.LIMITS["descriptors"][0], "SET analyze_orbit_unavailable = error;")
+        self.assertRegex(said, "ERROR:  .*could not be made for ANALYZE: no further file descriptor")
+
+    def test_a_limit_on_the_size_of_files(self):
+        """A pool counts as a file. The limit must leave room for the log of transactions: 16 MiB, as the first pools."""
+        self.server.sql("CREATE TABLE bulky AS SELECT md5(i::text) AS x FROM generate_series(1, 30000) i; "
+                        "CREATE INDEX ON bulky USING hash ((repeat(x, 28))); CHECKPOINT; "
+                        "DELETE FROM pg_statistic WHERE starelid >= 16384")
+        said = self.session(lambda pid: ("fsize", 17 << 20), "", "brittle, bulky")
+        self.assertIn("files may not be that large", said)
+        self.assertTrue(said.endswith("done\n"), said)
+        self.assertEqual(self.server.sql("SELECT count(*) FROM pg_stats WHERE tablename ~ '^(brittle|bulky)'"), "5", said)
+
+    def test_a_server_starts_where_orbits_do_not_work(self):
+        other = pg.Server(BUILT, self.settings, "none", {"ORBIT_BACKEND": "kernel"})
+        self.addCleanup(other.close)
+        other.start()
+        other.sql("CREATE TABLE t AS SELECT i AS a FROM generate_series(1, 100) i; ANALYZE t;")
+        if not other.notices:
+            self.skipTest("this kernel has orbits")
+        self.assertRegex(other.notices, "WARNING:.*could not be made for ANALYZE")
+        self.assertEqual(other.sql("SELECT count(*) FROM pg_stats WHERE tablename = 't'"), "1")
+        with self.assertRaises(pg.Failed) as caught:
+            other.sql("SET analyze_orbit = autovacuum")
+        self.assertIn("orbits do not work here", str(caught.exception))
+
+
 class SameStatistics(unittest.TestCase):
     """Value for value the same as without an orbit, for every class of types."""
 
@@ -344,7 +603,7 @@ class SameStatistics(unittest.TestCase):
         server.sql(types_table.CREATE)
         found = {}
         for mode in ("off", "always"):
-            server.sql(f"SET analyze_orbit = {mode}; SET client_min_messages = debug1; "
+            server.sql(f"SET analyze_orbit = {mode}; SET analyze_orbit_builtin_rows = 0; SET client_min_messages = debug1; "
                        "SET analyze_orbit_unanalyzable = keep; DELETE FROM pg_statistic; ANALYZE every_type;")
             self.assertNotIn("WARNING", server.notices)
             found[mode] = server.sql("SET extra_float_digits = 3;" + STATISTICS.format("every_type"))
@@ -370,12 +629,12 @@ class SameStatistics(unittest.TestCase):
             server.sql("CREATE EXTENSION fragile;" + types_table.CREATE +
                        "INSERT INTO every_type SELECT * FROM every_type;" * 3)
             for mode in modes:
-                server.sql((f"SET analyze_orbit = {mode};" if mode else "") + "DELETE FROM pg_statistic; "
+                server.sql((f"SET analyze_orbit = {mode}; SET analyze_orbit_builtin_rows = 0;" if mode else "") + "DELETE FROM pg_statistic; "
                            "SELECT fragile_seed(42); ANALYZE VERBOSE every_type;")
                 self.assertRegex(server.notices, "; 3000 rows in sample, 32000 estimated")
                 found[name + mode] = server.sql("SET extra_float_digits = 3;" + STATISTICS.format("every_type"))
             if name == "ported":
-                server.sql("DELETE FROM pg_statistic; SELECT fragile_seed(43); ANALYZE every_type;")
+                server.sql("SET analyze_orbit_builtin_rows = 0; DELETE FROM pg_statistic; SELECT fragile_seed(43); ANALYZE every_type;")
                 other = server.sql("SET extra_float_digits = 3;" + STATISTICS.format("every_type"))
                 self.assertNotEqual(found["portedoff"], other, "the seed makes no difference")
         self.assertEqual(found["vanilla"], found["portedoff"])

@@ -31,6 +31,7 @@ static const struct config_enum_entry faults[] = {
 	{"none", 0}, {"segfault", 1}, {"abort", 2}, {"loop", 3}, {"memory", 4}, {"heap", 5}, {"wild", 6},
 	{"stack", 7}, {"exit", 8}, {"signal", 9},
 	{"error", 20}, {"relation", 21}, {"catalog", 22}, {"notice", 23}, {"oom", 24},
+	{"whole", 25}, {"slice", 26}, {"own_slot", 27},
 	{"lie_counts", 40}, {"lie_numbers", 41}, {"lie_type", 42}, {"lie_operator", 43}, {"lie_value", 44},
 	{"lie_length", 45}, {"lie_kind", 46}, {"lie_width", 47}, {"lie_nan", 48}, {"lie_collation", 49},
 	{NULL, 0},
@@ -144,6 +145,37 @@ static void lie(VacAttrStats *stats)
 	}
 }
 
+// Look at all values, or at the beginning of each, as a type with an inner structure does.
+static void look(VacAttrStats *stats, AnalyzeAttrFetchFunc fetch, int rows)
+{
+	for (int i = 0; i < rows; i++) {
+		bool null;
+		Datum value = fetch(stats, i, &null);
+		struct varlena *plain;
+
+		if (null)
+			continue;
+		plain = fault == 25 ? PG_DETOAST_DATUM_COPY(value) : PG_DETOAST_DATUM_SLICE(value, 0, 64);
+		sink += VARDATA_ANY(plain)[VARSIZE_ANY_EXHDR(plain) - 1];
+		pfree(plain);
+	}
+}
+
+// A slot that only this extension knows, with values of some other type.
+static void add_slot(VacAttrStats *stats)
+{
+	Datum *values = MemoryContextAlloc(stats->anl_context, sizeof(Datum));
+
+	values[0] = Int32GetDatum(4711);
+	stats->stakind[4] = 4711;
+	stats->statypid[4] = INT4OID;
+	stats->statyplen[4] = sizeof(int32);
+	stats->statypbyval[4] = true;
+	stats->statypalign[4] = TYPALIGN_INT;
+	stats->stavalues[4] = values;
+	stats->numvalues[4] = 1;
+}
+
 static void compute(VacAttrStats *stats, AnalyzeAttrFetchFunc fetch, int rows, double total)
 {
 	const Usual *usual = stats->extra_data;
@@ -189,9 +221,15 @@ static void compute(VacAttrStats *stats, AnalyzeAttrFetchFunc fetch, int rows, d
 		break;
 	case 24:
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"));
+	case 25:
+	case 26:
+		look(stats, fetch, rows);
+		break;
 	}
 	stats->extra_data = usual->data;
 	usual->compute(stats, fetch, rows, total);
+	if (fault == 27 && stats->stats_valid)
+		add_slot(stats);
 	if (fault >= 40 && stats->stats_valid)
 		lie(stats);
 }
