@@ -873,31 +873,36 @@ bool adopts_orphans()
 }
 
 // Whether those who adopt orphans here reap them. Where a container's first process does not, each would
-// stay as a zombie. One orphan is enough to find out. If it takes long, the answer is no: that does no harm.
+// stay as a zombie. One orphan is enough to find out; but a first process may look for zombies every few
+// seconds only, so until then the answer is yes.
 bool orphans_are_reaped()
 {
-	constexpr long ms = 1000'000;
+	constexpr std::uint64_t patience = 5'000'000'000; // in nanoseconds
+	ORBIT_STATE static bool started;
+	ORBIT_STATE static pid_t orphan; // 0: none yet
+	ORBIT_STATE static std::uint64_t since;
 	ORBIT_STATE static int answer; // 0: not known yet
-	volatile pid_t orphan = 0;
 
 	if (const int known = __atomic_load_n(&answer, __ATOMIC_RELAXED))
 		return known > 0;
+	if (!__atomic_exchange_n(&started, true, __ATOMIC_RELAXED)) {
+		const SignalsBlocked blocked;
+		volatile pid_t left = 0;
+		const pid_t between = start_orphan(&left);
 
-	const SignalsBlocked blocked;
-	const pid_t between = start_orphan(&orphan);
-	bool reaped = between < 0 || orphan <= 0;
-
-	while (between > 0 && waitpid(between, nullptr, __WCLONE) < 0 && errno == EINTR)
-		;
-	for (int tries = 0; !reaped && tries < 300; tries++) {
-		const timespec pause = {0, tries < 10 ? ms / 10 : ms};
-
-		reaped = kill(orphan, 0) && errno != EPERM;
-		if (!reaped)
-			nanosleep(&pause, nullptr);
+		while (between > 0 && waitpid(between, nullptr, __WCLONE) < 0 && errno == EINTR)
+			;
+		since = orbit_deadline(0);
+		__atomic_store_n(&orphan, between > 0 ? left : 0, __ATOMIC_RELEASE);
 	}
-	__atomic_store_n(&answer, reaped ? 1 : -1, __ATOMIC_RELAXED);
-	return reaped;
+
+	const pid_t pid = __atomic_load_n(&orphan, __ATOMIC_ACQUIRE);
+
+	if (pid > 0 && kill(pid, 0) && errno == ESRCH)
+		__atomic_store_n(&answer, 1, __ATOMIC_RELAXED);
+	else if (pid > 0 && orbit_deadline(0) - since > patience)
+		__atomic_store_n(&answer, -1, __ATOMIC_RELAXED);
+	return __atomic_load_n(&answer, __ATOMIC_RELAXED) >= 0;
 }
 
 // Until it has forked, the thread that made it waits, and this one has its thread-local variables.
