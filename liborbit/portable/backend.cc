@@ -886,6 +886,12 @@ const Needed needed_calls[] = {
 	ORBIT_NEEDED(sigaltstack, succeeds),
 	ORBIT_NEEDED(shutdown, optional, -1, SHUT_RDWR),
 	ORBIT_NEEDED(write, optional, -1),
+	ORBIT_NEEDED(epoll_create1, optional),
+	ORBIT_NEEDED(epoll_ctl, optional, -1),
+#if defined(SYS_epoll_wait)
+	ORBIT_NEEDED(epoll_wait, optional, -1),
+#endif
+	ORBIT_NEEDED(epoll_pwait, optional, -1),
 	ORBIT_NEEDED(ioctl, optional, -1),
 	ORBIT_NEEDED(userfaultfd, optional, -1),
 	ORBIT_NEEDED(pidfd_send_signal, optional, -1),

@@ -331,7 +331,11 @@ const std::vector<Call> calls = {
 	CALL(sigaltstack),	CALL(setsid),		CALL(prlimit64),	CALL(close_range),
 	CALL(getdents64),	CALL(newfstatat),	CALL(set_robust_list),	CALL(rseq),
 	CALL(process_vm_readv),	CALL(getpid),		CALL(gettid),		CALL(clock_gettime),
-	CALL(clock_nanosleep),
+	CALL(clock_nanosleep),	CALL(epoll_create1),	CALL(epoll_ctl),
+#if defined(SYS_epoll_wait)
+	CALL(epoll_wait),
+#endif
+	CALL(epoll_pwait),
 	{"orbit_create", 548, false}, {"orbit_pool", 549, false}, {"orbit_call", 550, false},
 	{"orbit_return", 551, false}, {"orbit_ctl", 552, false},  {"orbit_send", 553, false},
 	{"orbit_recv", 554, false},   {"orbit_cancel", 555, false},
@@ -570,7 +574,7 @@ TEST(Refusals, AShortageThatPasses)
 	const pid_t main = fork();
 
 	if (!main) {
-		const rlimit limit = {6, 6}; // more than main has threads and the orbit processes
+		const rlimit limit = {32, 32}; // more than main has threads and the orbit processes
 		orbit_handle *orbit = nullptr;
 		orbit_options options{};
 		orbit_outcome out{};
