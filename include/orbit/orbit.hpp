@@ -524,7 +524,10 @@ template <class... Ts> constexpr bool varies = (Carried<Ts>::varies || ...);
 
 template <class... Ts> Head<Ts...> make_head(const Ts &...values) noexcept
 {
-	return pack<typename Carried<Ts>::Stored...>(Carried<Ts>::store(values)...);
+	if constexpr (sizeof...(Ts) == 0)
+		return {};
+	else
+		return pack<typename Carried<Ts>::Stored...>(Carried<Ts>::store(values)...);
 }
 
 /// The argument bytes of a call or an operation.

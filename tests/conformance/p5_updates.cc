@@ -38,13 +38,6 @@ template <class T> T must(orbit::expected<T> &&got)
 	return value_or_throw(std::move(got));
 }
 
-// What a task has to do with its result: send may fail.
-void require(const orbit::expected<void> &sent)
-{
-	if (!sent)
-		_exit(sent.error().code());
-}
-
 class P5_Updates : public testing::Test {
 protected:
 	P5_Updates() : orbit_(make_orbit()), targets_(make_targets())
@@ -61,8 +54,8 @@ protected:
 TEST_F(P5_Updates, ReachMemoryWhenTheyAreApplied)
 {
 	auto task = must(orbit_.call_async({}, [] {
-		require(orbit::send(&declared[1], 11));
-		require(orbit::send(&declared[2], 22));
+		orbit::require(orbit::send(&declared[1], 11));
+		orbit::require(orbit::send(&declared[2], 22));
 		declared[1] = 99; // the orbit's own
 		return 7;
 	}));
@@ -96,7 +89,7 @@ TEST_F(P5_Updates, TheOutcomeTellsHowMany)
 			  orbit_.raw(),
 			  [](const void *, std::size_t) -> std::uint64_t {
 				  for (std::uint64_t i = 0; i < 5; i++)
-					  require(orbit::send(&declared[i], i));
+					  orbit::require(orbit::send(&declared[i], i));
 				  return 0;
 			  },
 			  nullptr, 0, nullptr, &task),
@@ -111,7 +104,7 @@ TEST_F(P5_Updates, OneSomeOrAll)
 {
 	auto task = must(orbit_.call_async({}, [] {
 		for (std::uint64_t i = 0; i < 8; i++)
-			require(orbit::send(&declared[i], 10 + i));
+			orbit::require(orbit::send(&declared[i], 10 + i));
 	}));
 	std::size_t i = 0;
 
@@ -132,9 +125,9 @@ TEST_F(P5_Updates, ComeInTheOrderInWhichTheyWereSent)
 	auto task = must(orbit_.call_async({}, [] {
 		for (std::uint64_t i = 1; i <= 1000; i++)
 			if (i % 3)
-				require(orbit::send(&declared[0], i));
+				orbit::require(orbit::send(&declared[0], i));
 			else
-				require(tick.send());
+				orbit::require(tick.send());
 	}));
 	std::uint64_t i = 0;
 
@@ -163,16 +156,16 @@ TEST_F(P5_Updates, UndeclaredTargetsAreRefused)
 	auto task = must(orbit_.call_async({}, [] {
 		const std::array<std::byte, sizeof(declared) + 1> many{};
 
-		require(orbit::send(&undeclared[0], 1));
-		require(orbit::send(&declared[3], 3));
-		require(orbit::send_bytes(&declared[0], many));			    // past the end
-		require(orbit::send_bytes(&declared[7], std::span(many).first(9))); // partly
-		require(orbit::send_bytes(reinterpret_cast<void *>(
+		orbit::require(orbit::send(&undeclared[0], 1));
+		orbit::require(orbit::send(&declared[3], 3));
+		orbit::require(orbit::send_bytes(&declared[0], many));			    // past the end
+		orbit::require(orbit::send_bytes(&declared[7], std::span(many).first(9))); // partly
+		orbit::require(orbit::send_bytes(reinterpret_cast<void *>(
 						  reinterpret_cast<std::uintptr_t>(declared) - 1),
 					  std::span(many).first(8)));
-		require(orbit::send_bytes(nullptr, std::span(many).first(8)));
-		require(orbit::send_bytes(reinterpret_cast<void *>(UINTPTR_MAX), std::span(many).first(8)));
-		require(unknown.send(5));
+		orbit::require(orbit::send_bytes(nullptr, std::span(many).first(8)));
+		orbit::require(orbit::send_bytes(reinterpret_cast<void *>(UINTPTR_MAX), std::span(many).first(8)));
+		orbit::require(unknown.send(5));
 	}));
 	const orbit::Applied applied = must(task.apply_all(targets_));
 
@@ -204,10 +197,10 @@ TEST_F(P5_Updates, Operations)
 	EXPECT_TRUE(targets_.add(tick, [&] { ticks++; }));
 
 	auto task = must(orbit_.call_async({}, [] {
-		require(set_row.send(1, 0.5));
-		require(tick.send());
-		require(set_row.send(-1, 0));
-		require(set_row.send(2, 1.5));
+		orbit::require(set_row.send(1, 0.5));
+		orbit::require(tick.send());
+		orbit::require(set_row.send(-1, 0));
+		orbit::require(set_row.send(2, 1.5));
 	}));
 	const orbit::Applied applied = must(task.apply_all(targets_));
 
@@ -275,8 +268,8 @@ TEST_F(P5_Updates, MadeUpRecordsAreRefused)
 TEST_F(P5_Updates, AnOrbitThatDiesLeavesNoneOfThem)
 {
 	auto task = must(orbit_.call_async({}, [] {
-		require(orbit::send(&declared[0], 1));
-		require(orbit::send(&declared[1], 2));
+		orbit::require(orbit::send(&declared[0], 1));
+		orbit::require(orbit::send(&declared[1], 2));
 		std::raise(SIGKILL);
 	}));
 
@@ -296,10 +289,10 @@ TEST_F(P5_Updates, NoneBeforeTheTaskHasReturned)
 		auto task = must(orbit.call_async({.stream = stream}, {}, [](int tell, int wait) {
 			char byte = 's';
 
-			require(orbit::send(&declared[0], 1));
+			orbit::require(orbit::send(&declared[0], 1));
 			if (write(tell, &byte, 1) != 1 || read(wait, &byte, 1) != 1)
 				_exit(1);
-			require(orbit::send(&declared[1], 2));
+			orbit::require(orbit::send(&declared[1], 2));
 		}, sent.write_end, go.read_end));
 		pollfd fd = {task.fd(), POLLIN, 0};
 		char byte;
@@ -325,9 +318,9 @@ TEST_F(P5_Updates, NoneBeforeTheTaskHasReturned)
 TEST_F(P5_Updates, DyingInAStream)
 {
 	auto task = must(orbit_.call_async({.stream = true}, {}, [] {
-		require(orbit::send(&declared[0], 1));
+		orbit::require(orbit::send(&declared[0], 1));
 		usleep(200'000);
-		require(orbit::send(&declared[1], 2));
+		orbit::require(orbit::send(&declared[1], 2));
 		std::raise(SIGKILL);
 	}));
 
@@ -351,7 +344,7 @@ TEST_F(P5_Updates, Sizes)
 		    orbit_send_bytes(target, reinterpret_cast<void *>(1), 8) != -EFAULT)
 			_exit(1);
 		for (std::size_t size : {std::size_t{0}, std::size_t{1}, page, 100 * page + 1, most})
-			require(orbit::send_bytes(target, std::span(data).first(size)));
+			orbit::require(orbit::send_bytes(target, std::span(data).first(size)));
 	}, memory.data()));
 
 	EXPECT_TRUE(targets_.add(memory));
@@ -417,7 +410,7 @@ protected:
 			for (std::size_t i = 0; i < pages; i++)
 				if (which & (1U << i))
 					*reinterpret_cast<std::uint64_t *>(data + i * page) = 100 + i;
-			require(orbit::send_pages({data, pages * page}));
+			orbit::require(orbit::send_pages({data, pages * page}));
 			// It has the snapshot there again.
 			for (std::size_t i = 0; i < pages; i++)
 				if (*reinterpret_cast<std::uint64_t *>(data + i * page) != i)
@@ -533,7 +526,7 @@ TEST_F(P5_Pages, AWholeScratchMoves)
 		char byte = 's';
 
 		std::memset(data, 1, 64 * page);
-		require(orbit::send_pages({data, 64 * page}));
+		orbit::require(orbit::send_pages({data, 64 * page}));
 		if (write(tell, &byte, 1) != 1 || read(wait, &byte, 1) != 1)
 			_exit(1);
 		std::memset(data, 2, 64 * page);
@@ -589,7 +582,7 @@ TEST_F(P5_Pages, AnOrbitThatDiesHandsOverNothing)
 
 	auto task = must(orbit_.call_async(pool_, [](std::byte *data) {
 		std::memset(data, 1, pages * page);
-		require(orbit::send_pages({data, pages * page}));
+		orbit::require(orbit::send_pages({data, pages * page}));
 		std::raise(SIGSEGV);
 	}, pool_.data()));
 
@@ -606,8 +599,8 @@ TEST_F(P5_Pages, ThePagesOfAnUpdateGoWithIt)
 
 	auto task = must(orbit_.call_async(pool_, [](std::uint64_t *data) {
 		*data = 5;
-		require(orbit::send_pages({reinterpret_cast<std::byte *>(data), page}));
-		require(orbit::send(&undeclared[0], 6));
+		orbit::require(orbit::send_pages({reinterpret_cast<std::byte *>(data), page}));
+		orbit::require(orbit::send(&undeclared[0], 6));
 	}, &word(0)));
 	const orbit::Update first = must(task.receive());
 	const orbit::Update second = must(task.receive());
