@@ -261,18 +261,34 @@ void forget_outside(Range *range)
 
 int claim_addresses(std::uintptr_t start, std::size_t bytes)
 {
+	const std::uintptr_t end = start + bytes;
+
 	if (ranges.overlaps(start, bytes))
 		return 0;
-	for (const Range *range = outside; range; range = range->next)
-		if (range->start == start && range->bytes == bytes)
-			return 0;
+	// What has been claimed for an earlier pool is not the orbit's own.
+	while (start < end) {
+		std::uintptr_t next = end;
+		bool claimed = false;
 
-	auto *range = static_cast<Range *>(calloc(1, sizeof(Range)));
-	int err = range ? take_addresses_at(range, start, bytes) : -ENOMEM;
+		for (const Range *range = outside; range && !claimed; range = range->next) {
+			claimed = range->start <= start && start < range->start + range->bytes;
+			if (claimed)
+				next = range->start + range->bytes;
+			else if (range->start > start && range->start < next)
+				next = range->start;
+		}
+		if (!claimed) {
+			auto *range = static_cast<Range *>(calloc(1, sizeof(Range)));
+			const int err = range ? take_addresses_at(range, start, next - start) : -ENOMEM;
 
-	if (err)
-		free(range);
-	return err == -EEXIST ? -EADDRINUSE : err;
+			if (err) {
+				free(range);
+				return err == -EEXIST ? -EADDRINUSE : err;
+			}
+		}
+		start = next;
+	}
+	return 0;
 }
 
 int release_addresses(Range *range)

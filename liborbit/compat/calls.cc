@@ -817,7 +817,10 @@ int wake_collector()
 	collector.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (collector.wake < 0)
 		return errno;
+	// But for those that tell of its own doing: it writes to pools, of which SIGSEGV may tell.
 	sigfillset(&every);
+	for (const int own : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS})
+		sigdelset(&every, own);
 	pthread_sigmask(SIG_SETMASK, &every, &before);
 
 	const int err = pthread_create(&thread, nullptr, collect_all, nullptr);
