@@ -26,9 +26,10 @@ import examples  # noqa: E402
 import run as vm  # noqa: E402
 import stress  # noqa: E402
 
-HOST_SECONDS = 120      # for one program on this host
+HOST_SECONDS = 300      # for one program on this host
 GUEST_SECONDS = 120     # for one program in a guest, before scaling
-LONG_SECONDS = {"inject_test": 300, "modes_test": 200}    # a run for each allocation, and more
+LONG_SECONDS = {"inject_test": 300, "modes_test": 200, "refusals": 400,     # a run for each allocation,
+                "allocators": 200}                          # or each system call, and more
 COUNTED_SECONDS = 300
 DEBUGGER_SECONDS = 300
 POSTGRES_BUILD_SECONDS = 1500
@@ -39,7 +40,7 @@ CENSUS_ROUNDS = 200
 TOLERANCE = 0.001       # of counted instructions, between two kernels
 # These pass on the debug kernel, too, and take a minute or several each: ORBIT_TEST_ALL=1 runs them there.
 NOT_ON_DEBUG = {"abi_test", "queue_test", "cancel_test", "edges_test", "limits_test", "inject_test",
-                "p8_limits", "inherit"}
+                "p8_limits", "inherit", "refusals", "allocators", "fork_handlers", "out_of_memory"}
 SANITIZERS = ("asan", "tsan")   # the builds in which the unit tests run once more
 # And the promises, on the portable backend: the build, and how it finds changed pages.
 # Tasks do there what sanitizers are there to stop (the stack, the heap, a null pointer), have less
