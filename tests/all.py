@@ -38,7 +38,8 @@ FUZZ_SECONDS = 10       # for each fuzzer of the decoders; `make fuzz-decoder` t
 STRESS_SECONDS = 20     # of stress, and again of fuzz; `make stress` takes longer
 CENSUS_ROUNDS = 200
 TOLERANCE = 0.001       # of counted instructions, between two kernels
-# These pass on the debug kernel, too, and take a minute or several each: ORBIT_TEST_ALL=1 runs them there.
+# These take a minute or several each on the debug kernel: ORBIT_TEST_ALL=1 runs them there. All but the last four
+# have been seen to pass; the patience of those is too short for it.
 NOT_ON_DEBUG = {"abi_test", "queue_test", "cancel_test", "edges_test", "limits_test", "inject_test",
                 "p8_limits", "inherit", "refusals", "allocators", "fork_handlers", "out_of_memory"}
 SANITIZERS = ("asan", "tsan")   # the builds in which the unit tests run once more
@@ -47,7 +48,7 @@ SANITIZERS = ("asan", "tsan")   # the builds in which the unit tests run once mo
 # memory than a sanitizer needs, or get all variables, the sanitizer's included; and where main adopts
 # orphans, two processes share what ThreadSanitizer knows of one thread.
 NOT_SANITIZED = {"asan": ("p1_isolation", "p8_limits", "out_of_memory", "inherit"),
-                 "tsan": ("p1_isolation", "p8_limits", "out_of_memory", "inherit", "adoption")}
+                 "tsan": ("p1_isolation", "p8_limits", "out_of_memory", "inherit", "adoption", "commit")}
 # An orbit that inherits the minimum takes over variables from the first byte of a segment to the last,
 # and AddressSanitizer has marked what lies between them.
 NOT_BY_ASAN = ("Containers.InAnOrbitThatInheritsTheMinimum", "P9_Lifetime.NorIfOrbitsInheritTheMinimum",
@@ -57,7 +58,9 @@ NOT_BY_ASAN = ("Containers.InAnOrbitThatInheritsTheMinimum", "P9_Lifetime.NorIfO
 NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNoPoolMemory",
                "P10_Access.DestructionInAForkedChildLeavesTheParents",
                "Containers.ThreadsOfATaskShareItsView", "Tasks.ThreadsDoNotOutliveThem",
-               "Tasks.MayStartThreadsAndJoinThem", "Tasks.MayKeepThreadsThatAreAskedFor")
+               "Tasks.MayStartThreadsAndJoinThem", "Tasks.MayKeepThreadsThatAreAskedFor",
+               # It puts signals off, and has a handler of its own between.
+               "Tracked.TheApplicationsHandlerIsCalledAsTheKernelWould")
 NOT_BY = {"asan": NOT_BY_ASAN, "tsan": NOT_BY_TSAN}
 # Tasks crash there on purpose: the signal is wanted, and not the sanitizer's report of it.
 LET_CRASH = {"ASAN_OPTIONS": "handle_segv=0:handle_sigbus=0:handle_abort=0",
