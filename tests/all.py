@@ -59,6 +59,8 @@ NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNo
                "P10_Access.DestructionInAForkedChildLeavesTheParents",
                "Containers.ThreadsOfATaskShareItsView", "Tasks.ThreadsDoNotOutliveThem",
                "Tasks.MayStartThreadsAndJoinThem", "Tasks.MayKeepThreadsThatAreAskedFor",
+               # Minimal inheritance is refused with a sanitizer; and a race for descriptors is wanted there.
+               "P9_Lifetime.NorIfOrbitsInheritTheMinimum", "Refusals.DescriptorsThatTheApplicationHasClosed",
                # It puts signals off, and has a handler of its own between.
                "Tracked.TheApplicationsHandlerIsCalledAsTheKernelWould")
 NOT_BY = {"asan": NOT_BY_ASAN, "tsan": NOT_BY_TSAN}

@@ -1051,14 +1051,15 @@ static void give_up_epoll()
 			watched = 0;
 }
 
-static void watch(int *watched, int fd, std::uint64_t data)
+// What is not watched any more is taken out only if it is open: by now the number may be another's.
+static void watch(int *watched, int fd, std::uint64_t data, int open = -1)
 {
 	epoll_event event{};
 
 	if (*watched == fd + 1 || dispatcher.epoll < 0)
 		return;
-	if (*watched)
-		epoll_ctl(dispatcher.epoll, EPOLL_CTL_DEL, *watched - 1, nullptr);
+	if (open >= 0 && *watched == open + 1)
+		epoll_ctl(dispatcher.epoll, EPOLL_CTL_DEL, open, nullptr);
 	*watched = 0;
 	if (fd < 0)
 		return;
@@ -1087,7 +1088,7 @@ static void watch_all()
 
 		watch(&orbit->watched[0], orbit->link, data);
 		watch(&orbit->watched[1], orbit->socket, data | 1);
-		watch(&orbit->watched[2], orbit->ended ? -1 : orbit->pidfd, data | 2);
+		watch(&orbit->watched[2], orbit->ended ? -1 : orbit->pidfd, data | 2, orbit->pidfd);
 	}
 }
 
