@@ -3,6 +3,7 @@
 // The functions of <orbit/orbit.h>: they check what the caller gave, and leave
 // the work to a backend.
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/fork_copy.h"
 #include "common/futex.h"
 #include "common/memory_limit.h"
@@ -795,12 +796,7 @@ int orbit_send_pages(void *start, size_t size) noexcept
 
 uint64_t orbit_deadline(uint64_t timeout_ns) noexcept
 {
-	timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-
-	const std::uint64_t ns = static_cast<std::uint64_t>(now.tv_sec) * 1000'000'000 +
-				 static_cast<std::uint64_t>(now.tv_nsec);
+	const std::uint64_t ns = monotonic_ns();
 
 	return timeout_ns > UINT64_MAX - ns ? 0 : ns + timeout_ns;
 }

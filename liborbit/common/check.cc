@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "check.h"
 
+#include "clock.h"
 #include "process.h"
 #include "signals.h"
 
@@ -105,14 +106,6 @@ ORBIT_STATE std::uint64_t *told; // a hash set of what has been told
 ORBIT_STATE std::size_t nr_told;
 ORBIT_STATE bool refused_told;
 constexpr std::size_t told_room = 4096;
-
-std::uint64_t now_ns()
-{
-	timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return static_cast<std::uint64_t>(now.tv_sec) * 1000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
-}
 
 void *map_private(std::size_t bytes)
 {
@@ -306,19 +299,19 @@ void look_for_pointers(const orbit_pool *pool, std::size_t offset, std::size_t l
 // At most a tenth of the time goes into looking, unless it is done within a millisecond.
 bool is_due(std::uint64_t not_before)
 {
-	return now_ns() >= not_before;
+	return monotonic_ns() >= not_before;
 }
 
 std::uint64_t next_look(std::uint64_t began)
 {
-	const std::uint64_t now = now_ns();
+	const std::uint64_t now = monotonic_ns();
 
 	return now - began < 1000'000 ? 0 : now + 10 * (now - began);
 }
 
 void look_at_pool(orbit_pool *pool, std::size_t offset, std::size_t length)
 {
-	const std::uint64_t began = now_ns();
+	const std::uint64_t began = monotonic_ns();
 
 	if (!is_due(pool->check_not_before))
 		return;
@@ -427,7 +420,7 @@ CheckState *begin_state()
 void tell_orbit(CheckState *state)
 {
 	Watch *const watch = state->watch;
-	const std::uint64_t began = now_ns();
+	const std::uint64_t began = monotonic_ns();
 
 	if (!is_due(state->not_before))
 		return;

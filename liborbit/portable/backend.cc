@@ -3,6 +3,7 @@
 // The portable backend: what applications call. See portable.h.
 #include "portable.h"
 
+#include "../common/clock.h"
 #include "../common/descriptors.h"
 #include "../common/files.h"
 #include "../common/fork_handlers.h"
@@ -35,10 +36,7 @@ ORBIT_STATE std::uint64_t snapshots;
 
 std::uint64_t now()
 {
-	timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return static_cast<std::uint64_t>(time.tv_sec) * 1000 * ms + static_cast<std::uint64_t>(time.tv_nsec);
+	return monotonic_ns();
 }
 
 void close_fd(int *fd)

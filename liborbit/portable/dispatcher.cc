@@ -4,6 +4,7 @@
 // what fork servers and orbits tell.
 #include "portable.h"
 
+#include "../common/clock.h"
 #include "../common/descriptors.h"
 #include "../common/files.h"
 #include "../common/process.h"
@@ -362,7 +363,7 @@ static std::uint64_t cpu_time(pid_t pid)
 
 	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &time))
 		return 0;
-	return static_cast<std::uint64_t>(time.tv_sec) * 1000 * ms + static_cast<std::uint64_t>(time.tv_nsec);
+	return to_ns(time);
 }
 
 // A share that is used up makes a debt, which the process sits out.

@@ -315,7 +315,8 @@ TEST(WithoutKernel, EverythingSaysENOSYS)
 	ASSERT_FALSE(pool);
 	EXPECT_EQ(pool.error().code(), ENOSYS);
 	EXPECT_EQ(pool.error().error_code(), std::errc::function_not_supported);
-	EXPECT_EQ(pool.error().message(), "this kernel has no orbits");
+	EXPECT_EQ(pool.error().message(),
+		  "This kernel has no orbits. Boot a kernel with the orbit patches and CONFIG_ORBIT=y.");
 	ASSERT_FALSE(made);
 	EXPECT_EQ(made.error().code(), ENOSYS);
 	EXPECT_EQ(messages, 3);
