@@ -17,6 +17,10 @@
 // variables: the library may be linked into the executable. `make check` looks.
 #define ORBIT_STATE [[gnu::section("orbit_state")]]
 
+// What runs at each fork(), and so each program's: the linker puts such functions together, and a child
+// has fewer pages of code to fault in. They write only what has to be, because a write copies a page.
+#define ORBIT_AT_FORK [[gnu::hot]]
+
 namespace liborbit {
 
 // A call as the application makes it, checked.
@@ -63,6 +67,8 @@ struct Backend {
 	void (*orbit_close)(orbit_handle *orbit);
 	int (*stat)(const orbit_handle *orbit, struct orbit_stat *out);
 
+	// Is there a cancellation point in a call, such as poll()? If not, it is spared what forbids them.
+	bool call_may_be_cancelled;
 	// Fill in the outcome but for error, which is returned.
 	int (*call)(orbit_handle *orbit, const Call &call, orbit_outcome *out);
 	// Queue a task, and fill in fd and number if its handle is wanted.

@@ -25,7 +25,7 @@ void make_key()
 	__atomic_store_n(&has_key, !pthread_key_create(&forks_orbit, nullptr), __ATOMIC_RELEASE);
 }
 
-bool is_for_an_orbit()
+ORBIT_AT_FORK bool is_for_an_orbit()
 {
 	return in_orbit || (__atomic_load_n(&has_key, __ATOMIC_ACQUIRE) && pthread_getspecific(forks_orbit));
 }
@@ -95,7 +95,7 @@ void forget_copy_on_fork(orbit_pool *pool)
 	}
 }
 
-void make_fork_copies()
+ORBIT_AT_FORK void make_fork_copies()
 {
 	pthread_mutex_lock(&lock);
 	for (orbit_pool *pool = copied; pool; pool = pool->next_copied) {
@@ -106,7 +106,7 @@ void make_fork_copies()
 	}
 }
 
-void drop_fork_copies()
+ORBIT_AT_FORK void drop_fork_copies()
 {
 	for (orbit_pool *pool = copied; pool; pool = pool->next_copied)
 		if (pool->fork_copy)
@@ -114,7 +114,7 @@ void drop_fork_copies()
 	pthread_mutex_unlock(&lock);
 }
 
-void place_fork_copies()
+ORBIT_AT_FORK void place_fork_copies()
 {
 	for (orbit_pool *pool = copied; pool; pool = pool->next_copied)
 		if (pool->fork_copy && mremap(pool->fork_copy, pool->range.bytes, pool->range.bytes,

@@ -12,21 +12,21 @@ namespace {
 
 ORBIT_STATE int error;
 
-void before_fork()
+ORBIT_AT_FORK void before_fork()
 {
 	make_fork_copies();
 	portable_before_fork();
 	reservation_before_fork();
 }
 
-void after_fork_in_parent()
+ORBIT_AT_FORK void after_fork_in_parent()
 {
 	reservation_after_fork_in_parent();
 	portable_after_fork_in_parent();
 	drop_fork_copies();
 }
 
-void after_fork_in_child()
+ORBIT_AT_FORK void after_fork_in_child()
 {
 	reservation_after_fork_in_child();
 	portable_after_fork_in_child();

@@ -341,12 +341,12 @@ unsigned generation()
 	return fork_count;
 }
 
-void reservation_before_fork()
+ORBIT_AT_FORK void reservation_before_fork()
 {
 	pthread_mutex_lock(&lock);
 }
 
-void reservation_after_fork_in_parent()
+ORBIT_AT_FORK void reservation_after_fork_in_parent()
 {
 	pthread_mutex_unlock(&lock);
 }
@@ -356,7 +356,7 @@ void reservation_after_fork_in_parent()
 // there; in any child, so that a stray pointer into a pool faults instead of
 // hitting what malloc put there. What somebody has mapped into a hole by then
 // stays (hence no MAP_FIXED).
-void reservation_after_fork_in_child()
+ORBIT_AT_FORK void reservation_after_fork_in_child()
 {
 	for (const Range *first : {ranges.first(), static_cast<const Range *>(outside)})
 		for (const Range *range = first; range; range = range->next)

@@ -1183,7 +1183,7 @@ int fork_from_zygote(const Birth &birth, const orbit_options *options)
 	return err;
 }
 
-void forget_zygote()
+ORBIT_AT_FORK void forget_zygote()
 {
 	pthread_mutex_init(&seed_lock, nullptr);
 	if (seed_socket < 0)

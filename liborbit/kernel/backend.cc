@@ -486,6 +486,7 @@ const Backend kernel_backend = {
 	.orbit_kill = orbit_kill,
 	.orbit_close = orbit_close,
 	.stat = stat,
+	.call_may_be_cancelled = false, // system calls in line
 	.call = call,
 	.call_async = call_async,
 	.cancel = cancel,

@@ -980,14 +980,14 @@ using namespace portable;
 
 // ---- Forks of the main program ----------------------------------------------------------
 
-void portable_before_fork()
+ORBIT_AT_FORK void portable_before_fork()
 {
 	pthread_mutex_lock(&dispatcher_lock);
 	pthread_mutex_lock(&snapshot_lock);
 	pthread_mutex_lock(&state_lock);
 }
 
-void portable_after_fork_in_parent()
+ORBIT_AT_FORK void portable_after_fork_in_parent()
 {
 	pthread_mutex_unlock(&state_lock);
 	pthread_mutex_unlock(&snapshot_lock);
@@ -995,7 +995,7 @@ void portable_after_fork_in_parent()
 }
 
 // Nothing of this is the child's.
-void portable_after_fork_in_child()
+ORBIT_AT_FORK void portable_after_fork_in_child()
 {
 	for (Orbit *orbit = orbits; orbit; orbit = orbit->next) {
 		if (orbit->running)
@@ -1032,6 +1032,7 @@ const Backend portable_backend = {
 	.orbit_kill = orbit_kill,
 	.orbit_close = orbit_close,
 	.stat = stat,
+	.call_may_be_cancelled = true,
 	.call = call,
 	.call_async = call_async,
 	.cancel = cancel,

@@ -1311,13 +1311,13 @@ void stop_dispatcher()
 	free(dispatcher.buffer);
 }
 
-void forget_dispatcher()
+ORBIT_AT_FORK void forget_dispatcher()
 {
-	if (dispatcher.users) {
-		close_fd(&dispatcher.wake);
-		close_fd(&dispatcher.woken);
-		close_fd(&dispatcher.epoll);
-	}
+	if (!dispatcher.users)
+		return;
+	close_fd(&dispatcher.wake);
+	close_fd(&dispatcher.woken);
+	close_fd(&dispatcher.epoll);
 	dispatcher = {};
 }
 

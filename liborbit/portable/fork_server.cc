@@ -997,7 +997,7 @@ void reap_parents()
 	}
 }
 
-void forget_parents()
+ORBIT_AT_FORK void forget_parents()
 {
 	parents = nullptr;
 	pthread_mutex_init(&parents_lock, nullptr);

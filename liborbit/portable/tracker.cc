@@ -908,8 +908,10 @@ bool set_access(std::uintptr_t start, std::size_t bytes, int access, int *result
 	return pool != nullptr;
 }
 
-void forget_tracking()
+ORBIT_AT_FORK void forget_tracking()
 {
+	if (!all && !gate)
+		return;
 	for (Tracked *pool = all; pool; pool = pool->next)
 		close_ours(&pool->memory);
 	all = nullptr;
