@@ -219,27 +219,6 @@ int check_call(const orbit_handle *orbit, const Call &call, std::uint64_t flags)
 	return check_pools(call.options);
 }
 
-// A thread that is cancelled in the library would leave its locks held. So it is not, before it returns
-// to the application. Both ways cost sixty instructions.
-class NotCancelled {
-public:
-	explicit NotCancelled(bool needed = true) : needed_(needed)
-	{
-		if (needed_)
-			pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_);
-	}
-	NotCancelled(const NotCancelled &) = delete;
-	~NotCancelled()
-	{
-		if (needed_)
-			pthread_setcancelstate(before_, nullptr);
-	}
-
-private:
-	int before_ = PTHREAD_CANCEL_ENABLE;
-	const bool needed_;
-};
-
 // What is under way keeps orbit_destroy() from returning. An atomic counter and not a lock: two of
 // those would be a fiftieth of a call.
 class UnderWay {
@@ -317,6 +296,10 @@ int check_task(const orbit_task *task)
 // In a task. Whatever carries the orbit has set the descriptor that it serves on.
 int send(orbit_update_kind kind, std::uint64_t target, const void *data, std::size_t size)
 {
+	const Marked here;
+
+	if (here.error())
+		return here.error();
 	if (server_fd < 0)
 		return -EPERM;
 	if (kind != ORBIT_UPDATE_PAGES && size > ORBIT_MAX_UPDATE)
@@ -362,16 +345,22 @@ void orbit_log_to(orbit_log_fn fn, void *user) noexcept
 	log_user = user;
 }
 
+int liborbit::probe_here(orbit_probe_info *info)
+{
+	const Backend *probed;
+
+	return probe_wanted(info, &probed);
+}
+
 int orbit_probe(orbit_probe_info *out) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	orbit_probe_info info{};
-	const Backend *probed;
 
 	if (const int err = check_out_size(out))
 		return err;
 
-	const int err = probe_wanted(&info, &probed);
+	const int err = here.error() ? here.error() : probe_here(&info);
 
 	copy_out(out, info);
 	return err;
@@ -384,11 +373,13 @@ int orbit_inside(void) noexcept
 
 int orbit_probe_backend(size_t index, orbit_probe_info *out) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	orbit_probe_info info{};
 
 	if (const int err = check_out_size(out))
 		return err;
+	if (here.error())
+		return here.error();
 	if (index >= nr_backends)
 		return -ENOENT;
 
@@ -418,16 +409,21 @@ int orbit_use_backend(const char *name) noexcept
 
 int orbit_window_reserve(size_t bytes) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
+
+	if (here.error())
+		return here.error();
 	return in_orbit ? -EPERM : reserve_window(bytes);
 }
 
 int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *opts) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	orbit_pool_options options;
-	int err = copy_options(&options, opts);
+	int err = here.error();
 
+	if (!err)
+		err = copy_options(&options, opts);
 	if (!err)
 		err = check_name(&options.name);
 	if (!err && (!out || !bytes || (options.flags & ~ORBIT_POOL_COPY_ON_FORK) ||
@@ -473,10 +469,13 @@ int orbit_pool_create(orbit_pool **out, size_t bytes, const orbit_pool_options *
 
 void orbit_pool_destroy(orbit_pool *pool) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
+
 	// In an orbit the descriptor is closed, and its number may be another's.
 	if (!pool || in_orbit)
 		return;
+	if (here.error())
+		return leave_over(pool, [](Destroyable *what) { orbit_pool_destroy(static_cast<orbit_pool *>(what)); });
 	if (pool->copied_on_fork)
 		forget_copy_on_fork(pool);
 
@@ -509,10 +508,12 @@ int orbit_pool_fd(const orbit_pool *pool) noexcept
 
 int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	orbit_options options;
-	int err = copy_options(&options, opts);
+	int err = here.error();
 
+	if (!err)
+		err = copy_options(&options, opts);
 	if (!err)
 		err = check_name(&options.name);
 	if (!err && !out)
@@ -557,9 +558,12 @@ int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 
 void orbit_destroy(orbit_handle *orbit) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
+
 	if (!orbit || in_orbit)
 		return;
+	if (here.error())
+		return leave_over(orbit, [](Destroyable *what) { orbit_destroy(static_cast<orbit_handle *>(what)); });
 	// A forked child has copies of the descriptors. The parent's calls are none
 	// of its business.
 	if (is_ours(orbit->generation)) {
@@ -573,7 +577,11 @@ void orbit_destroy(orbit_handle *orbit) noexcept
 
 int orbit_prepare() noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
+
+	if (here.error())
+		return here.error();
+
 	int err;
 	const Backend *backend = prepare(&err);
 
@@ -583,7 +591,7 @@ int orbit_prepare() noexcept
 int orbit_call(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
 	       const orbit_call_options *opts, orbit_outcome *out) noexcept
 {
-	const NotCancelled whole(orbit && (orbit->backend->call_may_be_cancelled || checking()));
+	const Entered here(orbit && (orbit->backend->call_may_be_cancelled || checking()));
 	orbit_call_options options;
 	orbit_outcome own;
 	Call call;
@@ -596,7 +604,9 @@ int orbit_call(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_
 
 	*outcome = {};
 	outcome->size = sizeof(own);
-	outcome->error = read_call(&call, &options, orbit, fn, arg, arg_size, opts);
+	outcome->error = here.error();
+	if (!outcome->error) [[likely]]
+		outcome->error = read_call(&call, &options, orbit, fn, arg, arg_size, opts);
 	if (!outcome->error)
 		outcome->error = check_call(orbit, call, call_flags);
 	if (!outcome->error) {
@@ -615,12 +625,14 @@ int orbit_call(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_
 int orbit_call_async(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
 		     const orbit_call_options *opts, orbit_task **out) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	orbit_call_options options;
 	orbit_task *task = nullptr;
 	Call call;
-	int err = read_call(&call, &options, orbit, fn, arg, arg_size, opts);
+	int err = here.error();
 
+	if (!err) [[likely]]
+		err = read_call(&call, &options, orbit, fn, arg, arg_size, opts);
 	if (!err)
 		err = check_call(orbit, call, call_flags | (out ? ORBIT_CALL_STREAM : 0));
 	if (!err && call.options->resume)
@@ -648,15 +660,15 @@ int orbit_call_async(orbit_handle *orbit, orbit_entry fn, const void *arg, size_
 int orbit_cancel(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
 		 uint64_t flags, uint64_t *cancelled) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	std::uint64_t count = 0;
-	int err = 0;
+	int err = here.error();
 
-	if (!orbit || (!arg && arg_size) || (!fn && arg_size) || (flags & ~ORBIT_CANCEL_RUNNING))
+	if (!err && (!orbit || (!arg && arg_size) || (!fn && arg_size) || (flags & ~ORBIT_CANCEL_RUNNING)))
 		err = -EINVAL;
-	else if (arg_size > ORBIT_MAX_ARG)
+	if (!err && arg_size > ORBIT_MAX_ARG)
 		err = -E2BIG;
-	else if (!is_ours(orbit->generation))
+	if (!err && !is_ours(orbit->generation))
 		err = -EPERM;
 	if (!err) {
 		const UnderWay under_way(orbit);
@@ -670,13 +682,13 @@ int orbit_cancel(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t ar
 
 int orbit_task_wait(orbit_task *task, uint64_t deadline_ns, orbit_outcome *out) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	orbit_outcome outcome{};
 
 	if (const int err = check_out_size(out))
 		return err;
 	outcome.size = sizeof(outcome);
-	outcome.error = check_task(task);
+	outcome.error = here.error() ? here.error() : check_task(task);
 	if (!outcome.error) {
 		outcome.error = task->backend->task_wait(task, deadline_ns, &outcome);
 		if (outcome.error && !__atomic_exchange_n(&task->reported, true, __ATOMIC_RELAXED))
@@ -688,7 +700,10 @@ int orbit_task_wait(orbit_task *task, uint64_t deadline_ns, orbit_outcome *out) 
 
 int orbit_task_cancel(orbit_task *task, uint64_t flags) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
+
+	if (here.error())
+		return here.error();
 	if (flags & ~ORBIT_CANCEL_RUNNING)
 		return -EINVAL;
 
@@ -709,9 +724,12 @@ int orbit_task_fd(const orbit_task *task) noexcept
 
 void orbit_task_destroy(orbit_task *task) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
+
 	if (!task || in_orbit)
 		return;
+	if (here.error())
+		return leave_over(task, [](Destroyable *what) { orbit_task_destroy(static_cast<orbit_task *>(what)); });
 	task->backend->task_close(task);
 	free(task->buffer);
 	free(task);
@@ -719,13 +737,13 @@ void orbit_task_destroy(orbit_task *task) noexcept
 
 int orbit_task_receive(orbit_task *task, uint64_t deadline_ns, orbit_update *out) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	orbit_update update{};
 
 	if (!out || check_out_size(out))
 		return -EINVAL;
 
-	int err = check_task(task);
+	int err = here.error() ? here.error() : check_task(task);
 
 	if (!err)
 		err = task->backend->task_receive(task, deadline_ns, &update);
@@ -739,11 +757,11 @@ int orbit_task_receive(orbit_task *task, uint64_t deadline_ns, orbit_update *out
 int orbit_update_apply(const orbit_update *update, orbit_targets *targets,
 		       const orbit_apply_options *opts, orbit_applied *out) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	orbit_apply_options options;
 	orbit_applied applied{};
 	orbit_update known;
-	int err = copy_options(&options, opts);
+	int err = here.error() ? here.error() : copy_options(&options, opts);
 
 	if (check_out_size(out))
 		return -EINVAL;
@@ -766,7 +784,7 @@ int orbit_update_apply(const orbit_update *update, orbit_targets *targets,
 int orbit_task_apply_all(orbit_task *task, uint64_t deadline_ns, orbit_targets *targets,
 			 orbit_applied *out) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	orbit_apply_options options{};
 	orbit_applied applied{};
 	orbit_update update{};
@@ -774,7 +792,10 @@ int orbit_task_apply_all(orbit_task *task, uint64_t deadline_ns, orbit_targets *
 	if (check_out_size(out))
 		return -EINVAL;
 
-	int err = targets ? check_task(task) : -EINVAL;
+	int err = here.error();
+
+	if (!err)
+		err = targets ? check_task(task) : -EINVAL;
 
 	while (!err) {
 		update = {};
@@ -815,9 +836,11 @@ uint64_t orbit_deadline(uint64_t timeout_ns) noexcept
 
 int orbit_get_stat(const orbit_handle *orbit, struct orbit_stat *out, size_t size) noexcept
 {
-	const NotCancelled whole;
+	const Entered here;
 	struct orbit_stat st {};
 
+	if (here.error())
+		return here.error();
 	if (!orbit || !out || !size)
 		return -EINVAL;
 	if (!is_ours(orbit->generation))

@@ -134,6 +134,7 @@ constexpr Words all_words[] = {
 	{E2BIG, everywhere, "more bytes, pools or options than this library knows of or takes"},
 	{EBADF, in(ORBIT_STEP_CREATE), "a descriptor to keep is not open"},
 	{ENAMETOOLONG, everywhere, "the name is too long"},
+	{EDEADLK, everywhere, "a signal handler that has interrupted the library called it"},
 	{EMFILE, everywhere, "the program has no descriptor left (RLIMIT_NOFILE)"},
 	{ENFILE, everywhere, "the system has no descriptor left"},
 	{ENOMEM, in(ORBIT_STEP_CALL), "no memory for the task or its snapshot"},
@@ -159,7 +160,8 @@ int describe_by_probe(int error, orbit_step step, char *buf, std::size_t len)
 	    (error != ENOSYS && error != EPERM && error != EACCES && error != EPROTONOSUPPORT && error != ENOTSUP))
 		return 0;
 	info.size = sizeof(info);
-	if (liborbit::in_orbit || orbit_probe(&info) != -error)
+	// Not to a signal handler that has interrupted the library.
+	if (liborbit::in_orbit || liborbit::probe_here(&info) != -error)
 		return 0;
 	return std::snprintf(buf, len, "%s %s", info.reason, info.advice);
 }

@@ -4,6 +4,7 @@
 
 #include <orbit/orbit.h>
 
+#include "common/entered.h"
 #include "common/reservation.h"
 
 #include <cerrno>
@@ -107,8 +108,18 @@ int apply_update(const orbit_update *update, orbit_targets *targets,
 
 // Set in the process of an orbit, for good.
 extern bool in_orbit;
+
+inline void become_part_of_orbit()
+{
+	in_orbit = true;
+	forget_entered(); // the function that forked it
+}
+
 // While it serves: the descriptor that it does so on. Otherwise -1.
 extern int server_fd;
+
+// orbit_probe(), by the library itself.
+int probe_here(orbit_probe_info *info);
 
 // Whether anybody receives messages.
 bool is_logged();
@@ -161,7 +172,7 @@ template <class T> void copy_out(T *to, const T &from)
 
 } // namespace liborbit
 
-struct orbit_pool {
+struct orbit_pool : liborbit::Destroyable {
 	const liborbit::Backend *backend;
 	liborbit::Range range;
 	unsigned generation;
@@ -174,7 +185,7 @@ struct orbit_pool {
 	void *fork_copy;
 };
 
-struct orbit_handle {
+struct orbit_handle : liborbit::Destroyable {
 	const liborbit::Backend *backend;
 	unsigned generation;
 	int fd;
@@ -185,7 +196,7 @@ struct orbit_handle {
 };
 
 // It does without the orbit's handle, which may be destroyed before it.
-struct orbit_task {
+struct orbit_task : liborbit::Destroyable {
 	const liborbit::Backend *backend;
 	unsigned generation;
 	int fd;

@@ -67,7 +67,7 @@ template <class T> struct Sorted {
 
 } // namespace
 
-struct orbit_targets {
+struct orbit_targets : liborbit::Destroyable {
 	mutable pthread_mutex_t lock; // for all of it
 	Sorted<TargetRange> ranges;   // no two overlap
 	Sorted<TargetOperation> operations;
@@ -132,7 +132,8 @@ int refuse(orbit_targets *targets, const orbit_update *update, std::uint64_t tar
 	{
 		const Locked locked(&targets->lock);
 
-		targets->refusals[targets->refused++ % kept_refusals] = refusal;
+		targets->refusals[targets->refused % kept_refusals] = refusal;
+		__atomic_store_n(&targets->refused, targets->refused + 1, __ATOMIC_RELEASE);
 	}
 	log(ORBIT_LOG_ERROR,
 	    "an update of task %llu of orbit \"%s\" was refused: %s %#llx (%llu bytes) is not declared",
@@ -157,6 +158,8 @@ int apply_operation(const orbit_update *update, orbit_targets *targets, orbit_ap
 	if (!find_operation(targets, update->target, &operation) ||
 	    update->length < operation.least || update->length > operation.most)
 		return refuse(targets, update, update->target, update->length, out);
+	const Outside outside;
+
 	return operation.fn(operation.user, update->data, update->length);
 }
 
@@ -243,6 +246,10 @@ int liborbit::apply_update(const orbit_update *update, orbit_targets *targets,
 
 int orbit_targets_create(orbit_targets **out) noexcept
 {
+	const Marked here;
+
+	if (here.error())
+		return here.error();
 	if (!out)
 		return -EINVAL;
 
@@ -257,8 +264,12 @@ int orbit_targets_create(orbit_targets **out) noexcept
 
 void orbit_targets_destroy(orbit_targets *targets) noexcept
 {
+	const Marked here;
+
 	if (!targets)
 		return;
+	if (here.error())
+		return leave_over(targets, [](Destroyable *what) { orbit_targets_destroy(static_cast<orbit_targets *>(what)); });
 	pthread_mutex_destroy(&targets->lock);
 	free(targets->ranges.items);
 	free(targets->operations.items);
@@ -267,8 +278,11 @@ void orbit_targets_destroy(orbit_targets *targets) noexcept
 
 int orbit_targets_add_range(orbit_targets *targets, void *start, size_t length) noexcept
 {
+	const Marked here;
 	const auto first = reinterpret_cast<std::uintptr_t>(start);
 
+	if (here.error())
+		return here.error();
 	if (!targets || !length || length > UINTPTR_MAX - first)
 		return -EINVAL;
 
@@ -285,6 +299,10 @@ int orbit_targets_add_range(orbit_targets *targets, void *start, size_t length) 
 int orbit_targets_add_operation(orbit_targets *targets, uint64_t id, orbit_operation fn, void *user,
 				size_t least, size_t most) noexcept
 {
+	const Marked here;
+
+	if (here.error())
+		return here.error();
 	if (!targets || !fn || least > most)
 		return -EINVAL;
 
@@ -300,13 +318,15 @@ int orbit_targets_add_operation(orbit_targets *targets, uint64_t id, orbit_opera
 
 uint64_t orbit_targets_refused(const orbit_targets *targets) noexcept
 {
-	const Locked locked(&targets->lock);
-
-	return targets->refused;
+	return __atomic_load_n(&targets->refused, __ATOMIC_ACQUIRE);
 }
 
 int orbit_targets_refusal(const orbit_targets *targets, size_t back, orbit_refusal *out) noexcept
 {
+	const Marked here;
+
+	if (here.error())
+		return here.error();
 	if (!targets || !out || check_out_size(out))
 		return -EINVAL;
 

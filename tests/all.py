@@ -62,7 +62,10 @@ NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNo
                # Minimal inheritance is refused with a sanitizer; and a race for descriptors is wanted there.
                "P9_Lifetime.NorIfOrbitsInheritTheMinimum", "Refusals.DescriptorsThatTheApplicationHasClosed",
                # It puts signals off, and has a handler of its own between.
-               "Tracked.TheApplicationsHandlerIsCalledAsTheKernelWould")
+               "Tracked.TheApplicationsHandlerIsCalledAsTheKernelWould",
+               "SignalHandlers.ThatInterruptTheLibraryAndCallItAreRefusedAndNothingHangs",
+               "SignalHandlers.WhatTheyDestroyIsDestroyedWhenTheThreadLeavesTheLibrary",
+               "SignalHandlers.ThatInterruptASendDoNotSendIntoIt")
 NOT_BY = {"asan": NOT_BY_ASAN, "tsan": NOT_BY_TSAN}
 # Tasks crash there on purpose: the signal is wanted, and not the sanitizer's report of it.
 LET_CRASH = {"ASAN_OPTIONS": "handle_segv=0:handle_sigbus=0:handle_abort=0",

@@ -25,9 +25,11 @@
  * zero (-E2BIG).  A null pointer to an options struct means the defaults.  All
  * functions may be called from any thread at any time, except that a handle must
  * not be used during or after its own destruction.  None is a cancellation point:
- * a thread that is cancelled in one ends after it.  In a signal handler only
- * orbit_inside(), orbit_deadline(), and those may be called that tell a handle's
- * descriptor, number, address or size.  Deadlines are nanoseconds of
+ * a thread that is cancelled in one ends after it.  Async-signal-safe are
+ * orbit_inside(), orbit_deadline(), orbit_targets_refused(), and those that tell a
+ * handle's descriptor, number, address or size.  The others, called by a signal
+ * handler that has interrupted the library, do nothing and give -EDEADLK; what
+ * they should destroy is destroyed when the interrupted function returns.  Deadlines are nanoseconds of
  * CLOCK_MONOTONIC, see orbit_deadline(); 0 means never, ORBIT_NO_WAIT at once.
  *
  * Handles belong to the process that made them.  In a child made by fork() they
@@ -731,8 +733,9 @@ ORBIT_API int orbit_task_receive(struct orbit_task *task, uint64_t deadline_ns,
  *	otherwise anything.
  * @size: How many.
  *
- * Called by orbit_update_apply(), in its thread.  Must not throw: what an orbit sends
- * could aim for that, and end the program.  (Targets::add() of <orbit/orbit.hpp> sees to it.)
+ * Called by orbit_update_apply(), in its thread; it may call the library.  Must not
+ * throw: what an orbit sends could aim for that, and end the program.  (Targets::add()
+ * of <orbit/orbit.hpp> sees to it.)
  *
  * Returns 0 or a negative errno value, which orbit_update_apply() returns.
  */
@@ -980,7 +983,8 @@ enum orbit_log_level {
  * @level: enum orbit_log_level.
  * @message: One line without its end; valid during the call.
  *
- * Called in whatever thread the message arose; never in an orbit.
+ * Called in whatever thread the message arose; never in an orbit.  What it calls of
+ * the library gives -EDEADLK.
  */
 typedef void (*orbit_log_fn)(void *user, int level, const char *message);
 

@@ -6,16 +6,22 @@
 #ifndef LIBORBIT_COMMON_FORK_COPY_H
 #define LIBORBIT_COMMON_FORK_COPY_H
 
+#include "entered.h"
+
 #include <orbit/orbit.h>
 
 namespace liborbit {
 
-// While it exists, this thread's fork() is for an orbit, which sees pools through snapshots.
+// While it exists, this thread's fork() is for an orbit, which sees pools through snapshots. The application's
+// fork handlers may call the library.
 class OrbitFork {
 public:
 	OrbitFork();
 	OrbitFork(const OrbitFork &) = delete;
 	~OrbitFork();
+
+private:
+	const Outside outside_;
 };
 
 // From now on; or not any more, which waits for a fork() that is under way.

@@ -507,7 +507,7 @@ int fork_orbit(const Birth &birth)
 			pid = fork();
 		}
 		if (!pid) {
-			in_orbit = true;
+			become_part_of_orbit();
 			if (const int err = stand_alone(birth))
 				_exit(-err);
 			_exit(-become_orbit(birth));

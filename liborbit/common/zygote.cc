@@ -1007,7 +1007,7 @@ ORBIT_STATE int seed_orbit = -1;
 	birth.client = client;
 	birth.fds = fds;
 	birth.nr_fds = sizeof(fds) / sizeof(*fds);
-	in_orbit = true;
+	become_part_of_orbit();
 
 	int err = stand_alone(birth);
 

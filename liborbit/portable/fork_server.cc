@@ -711,7 +711,7 @@ struct Between {
 [[noreturn]] __attribute__((no_sanitize("thread", "address"))) void
 run_forked(void (*run)(const void *user), const void *user)
 {
-	in_orbit = true;
+	become_part_of_orbit();
 	restore_rseq();
 	run(user);
 	_exit(0);

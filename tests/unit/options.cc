@@ -173,6 +173,7 @@ class MalformedCalls : public testing::Test {
 protected:
 	MalformedCalls()
 	{
+		orbit_.backend = &liborbit::kernel_backend;
 		orbit_.generation = pool_.generation = liborbit::generation();
 		pool_.range.bytes = 4 * page;
 		options_.size = sizeof(options_);
