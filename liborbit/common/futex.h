@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LIBORBIT_FUTEX_H
-#define LIBORBIT_FUTEX_H
+#ifndef LIBORBIT_COMMON_FUTEX_H
+#define LIBORBIT_COMMON_FUTEX_H
 
 #include <climits>
 #include <cstdint>
@@ -45,4 +45,4 @@ inline void close_gate(std::uint32_t *gate)
 
 } // namespace liborbit
 
-#endif // LIBORBIT_FUTEX_H
+#endif // LIBORBIT_COMMON_FUTEX_H

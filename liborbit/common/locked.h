@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LIBORBIT_LOCKED_H
-#define LIBORBIT_LOCKED_H
+#ifndef LIBORBIT_COMMON_LOCKED_H
+#define LIBORBIT_COMMON_LOCKED_H
 
 #include <pthread.h>
 
@@ -19,4 +19,4 @@ private:
 
 } // namespace liborbit
 
-#endif // LIBORBIT_LOCKED_H
+#endif // LIBORBIT_COMMON_LOCKED_H

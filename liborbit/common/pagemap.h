@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // PAGEMAP_SCAN (Linux 6.7), which the headers of older distributions lack.
-#ifndef LIBORBIT_PAGEMAP_H
-#define LIBORBIT_PAGEMAP_H
+#ifndef LIBORBIT_COMMON_PAGEMAP_H
+#define LIBORBIT_COMMON_PAGEMAP_H
 
 #include <cstdint>
 #include <sys/ioctl.h>
@@ -25,4 +25,4 @@ constexpr std::uint64_t page_is_written = 1 << 1, page_is_file = 1 << 2, page_is
 
 } // namespace liborbit
 
-#endif // LIBORBIT_PAGEMAP_H
+#endif // LIBORBIT_COMMON_PAGEMAP_H

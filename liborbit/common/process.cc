@@ -310,7 +310,7 @@ int make_sockets(int type, int *sockets)
 
 int choose_fds(Birth *birth, const orbit_options *options)
 {
-	const bool little = options->inherit == ORBIT_INHERIT_MINIMAL;
+	const bool minimal = options->inherit == ORBIT_INHERIT_MINIMAL;
 
 	birth->fds = static_cast<int *>(calloc(options->nr_keep_fds + 5, sizeof(int)));
 	if (!birth->fds)
@@ -318,11 +318,11 @@ int choose_fds(Birth *birth, const orbit_options *options)
 	// From the zygote it gets those that are open, and its client besides; a forked child has
 	// what there is.
 	for (int fd = 0; fd < 3; fd++)
-		if (!little || (fd != birth->client && fd != birth->owner && fcntl(fd, F_GETFD) >= 0))
+		if (!minimal || (fd != birth->client && fd != birth->owner && fcntl(fd, F_GETFD) >= 0))
 			birth->fds[birth->nr_fds++] = fd;
 	for (std::size_t i = 0; i < options->nr_keep_fds; i++)
 		birth->fds[birth->nr_fds++] = options->keep_fds[i];
-	if (!little)
+	if (!minimal)
 		birth->fds[birth->nr_fds++] = birth->client;
 	if (birth->owner >= 0)
 		birth->fds[birth->nr_fds++] = birth->owner;

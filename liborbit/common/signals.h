@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LIBORBIT_SIGNALS_H
-#define LIBORBIT_SIGNALS_H
+#ifndef LIBORBIT_COMMON_SIGNALS_H
+#define LIBORBIT_COMMON_SIGNALS_H
 
 #include <csignal>
 #include <pthread.h>
@@ -47,4 +47,4 @@ inline void act_by_default(int signal, const siginfo_t *info)
 
 } // namespace liborbit
 
-#endif // LIBORBIT_SIGNALS_H
+#endif // LIBORBIT_COMMON_SIGNALS_H

@@ -482,7 +482,7 @@ int receive_fds(int socket, int *fds)
 
 // Which part of the stack the zygote uses itself: from here up to where orbit_prepare() was
 // called.
-ORBIT_STATE std::uintptr_t seed_frame;
+ORBIT_STATE std::uintptr_t zygote_frame;
 
 // Address space for the orbits' own memory, and for nothing of the main program's.
 ORBIT_STATE Range hole;
@@ -858,7 +858,7 @@ int make_place(const Area &area)
 	Place place = {page_floor(area.start), page_floor(area.start + area.bytes + page_size() - 1)};
 
 	// On the stack, it must have been there at orbit_prepare().
-	if (area.start < seed_frame && area.start + area.bytes > here)
+	if (area.start < zygote_frame && area.start + area.bytes > here)
 		return -EFAULT;
 	if (const int err = for_each_mapping(make_writable, &place))
 		return err;
@@ -987,13 +987,13 @@ int become_minimal(int *fds, std::size_t nr_fds)
 
 // ---- The main program -----------------------------------------------------------------------
 
-ORBIT_STATE pthread_mutex_t seed_lock = PTHREAD_MUTEX_INITIALIZER;
-ORBIT_STATE int seed_socket = -1;
+ORBIT_STATE pthread_mutex_t zygote_lock = PTHREAD_MUTEX_INITIALIZER;
+ORBIT_STATE int zygote_socket = -1;
 // The zygote is the template of an orbit that is never called, and so ends with the main
 // program and is no child of it.
-ORBIT_STATE int seed_orbit = -1;
+ORBIT_STATE int zygote_orbit = -1;
 
-[[noreturn]] void become_seed(int client, int socket, int owner)
+[[noreturn]] void become_zygote(int client, int socket, int owner)
 {
 	// Standard input, output and errors come along when they are needed; here they
 	// would only keep others waiting for the end of a pipe that main has closed.
@@ -1027,13 +1027,13 @@ ORBIT_STATE int seed_orbit = -1;
 	serve_requests(socket, owner);
 }
 
-int fork_seed(int client, int mine, int its)
+int fork_zygote(int client, int mine, int its)
 {
 	struct orbit_stat st {};
 	pid_t pid;
 	int err;
 
-	seed_frame = address(__builtin_frame_address(0));
+	zygote_frame = address(__builtin_frame_address(0));
 	{
 		const SignalsBlocked blocked;
 
@@ -1044,7 +1044,7 @@ int fork_seed(int client, int mine, int its)
 		}
 		if (!pid) {
 			close(mine);
-			become_seed(client, its, -1);
+			become_zygote(client, its, -1);
 		}
 		err = pid < 0 ? -errno : 0;
 	}
@@ -1060,7 +1060,7 @@ struct Zygote {
 };
 
 // Without the kernel's orbits it is an orphan from the beginning, as a fork server is. Closes its end.
-int fork_portable_seed(int mine, int its)
+int fork_portable_zygote(int mine, int its)
 {
 	const Zygote zygote = {mine, its, lift(open_pidfd(getpid()))};
 	int answer = 0;
@@ -1070,14 +1070,14 @@ int fork_portable_seed(int mine, int its)
 		close(its);
 		return zygote.owner;
 	}
-	seed_frame = address(__builtin_frame_address(0));
+	zygote_frame = address(__builtin_frame_address(0));
 
 	int err = fork_orphan(
 		[](const void *user) {
 			const Zygote &made = *static_cast<const Zygote *>(user);
 
 			close(made.mine);
-			become_seed(-1, made.its, made.owner);
+			become_zygote(-1, made.its, made.owner);
 		},
 		&zygote);
 
@@ -1091,12 +1091,12 @@ int fork_portable_seed(int mine, int its)
 	return got == sizeof(answer) ? answer : -ECHILD;
 }
 
-int start_seed_locked(bool portable)
+int start_zygote_locked(bool portable)
 {
 	orbit_create_args args{};
 	int sockets[2];
 
-	if (seed_socket >= 0)
+	if (zygote_socket >= 0)
 		return -EALREADY;
 	if (!is_separable())
 		return -ENOTSUP;
@@ -1106,19 +1106,19 @@ int start_seed_locked(bool portable)
 	if (const int err = make_sockets(SOCK_SEQPACKET, sockets))
 		return err;
 	if (portable) {
-		const int err = fork_portable_seed(sockets[0], sockets[1]);
+		const int err = fork_portable_zygote(sockets[0], sockets[1]);
 
 		if (err)
 			close(sockets[0]);
 		else
-			seed_socket = sockets[0];
+			zygote_socket = sockets[0];
 		return err;
 	}
 	args.flags = ORBIT_CREATE_RESTART;
 	std::strncpy(args.name, "zygote", sizeof(args.name) - 1);
 
 	const int client = lift(sys_create(&args));
-	const int err = client < 0 ? client : fork_seed(client, sockets[0], sockets[1]);
+	const int err = client < 0 ? client : fork_zygote(client, sockets[0], sockets[1]);
 
 	close(sockets[1]);
 	if (err) {
@@ -1127,21 +1127,21 @@ int start_seed_locked(bool portable)
 			close(client);
 		return err;
 	}
-	seed_socket = sockets[0];
-	seed_orbit = client;
+	zygote_socket = sockets[0];
+	zygote_orbit = client;
 	return 0;
 }
 
-int ask_seed_locked(const int *fds, std::size_t count)
+int ask_zygote_locked(const int *fds, std::size_t count)
 {
-	int err = seed_socket < 0 ? -ENXIO : send_fds(seed_socket, fds, count);
+	int err = zygote_socket < 0 ? -ENXIO : send_fds(zygote_socket, fds, count);
 	int answer = 0;
 	ssize_t got;
 
 	if (err)
 		return err == -EPIPE || err == -ECONNRESET ? -ENXIO : err;
 	do {
-		got = recv(seed_socket, &answer, sizeof(answer), 0);
+		got = recv(zygote_socket, &answer, sizeof(answer), 0);
 	} while (got < 0 && errno == EINTR);
 	return got == sizeof(answer) ? answer : -ENXIO;
 }
@@ -1155,10 +1155,10 @@ bool can_have_zygote()
 
 int start_zygote(bool portable)
 {
-	pthread_mutex_lock(&seed_lock);
-	const int err = start_seed_locked(portable);
+	pthread_mutex_lock(&zygote_lock);
+	const int err = start_zygote_locked(portable);
 
-	pthread_mutex_unlock(&seed_lock);
+	pthread_mutex_unlock(&zygote_lock);
 	return err;
 }
 
@@ -1175,23 +1175,23 @@ int fork_from_zygote(const Birth &birth, const orbit_options *options)
 	fds[1] = image;
 	std::memcpy(fds + first_fds, birth.fds, birth.nr_fds * sizeof(int));
 
-	pthread_mutex_lock(&seed_lock);
-	const int err = ask_seed_locked(fds, first_fds + birth.nr_fds);
+	pthread_mutex_lock(&zygote_lock);
+	const int err = ask_zygote_locked(fds, first_fds + birth.nr_fds);
 
-	pthread_mutex_unlock(&seed_lock);
+	pthread_mutex_unlock(&zygote_lock);
 	close(image);
 	return err;
 }
 
 ORBIT_AT_FORK void forget_zygote()
 {
-	pthread_mutex_init(&seed_lock, nullptr);
-	if (seed_socket < 0)
+	pthread_mutex_init(&zygote_lock, nullptr);
+	if (zygote_socket < 0)
 		return;
-	close(seed_socket);
-	if (seed_orbit >= 0)
-		close(seed_orbit);
-	seed_socket = seed_orbit = -1;
+	close(zygote_socket);
+	if (zygote_orbit >= 0)
+		close(zygote_orbit);
+	zygote_socket = zygote_orbit = -1;
 }
 
 } // namespace liborbit

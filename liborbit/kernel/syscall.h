@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The system calls of <orbit/abi.h>, returning 0 (or a result) or -errno.
-#ifndef LIBORBIT_SYSCALL_H
-#define LIBORBIT_SYSCALL_H
+#ifndef LIBORBIT_KERNEL_SYSCALL_H
+#define LIBORBIT_KERNEL_SYSCALL_H
 
 #include <orbit/orbit.h>
 
@@ -112,4 +112,4 @@ inline int sys_ctl(int fd, orbit_ctl_op op)
 
 } // namespace liborbit
 
-#endif // LIBORBIT_SYSCALL_H
+#endif // LIBORBIT_KERNEL_SYSCALL_H

@@ -2,14 +2,14 @@
 //
 // The backend for kernels without orbits. An orbit is a process forked by a fork server (wire.h); its
 // views of pools are private mappings of mirrors, files that hold what its last task has seen. A
-// call brings what has changed since (track.h) to the mirror, or, while tasks wait or run, to a
+// call brings what has changed since (tracker.h) to the mirror, or, while tasks wait or run, to a
 // delta that is kept until the task begins.
 //
 // There is a lock for pools and what changed in them, and one for orbits and tasks. One thread, the
 // dispatcher, hears what fork servers and orbits tell, and watches limits; it exists as long as there are
 // orbits.
-#ifndef LIBORBIT_PORTABLE_H
-#define LIBORBIT_PORTABLE_H
+#ifndef LIBORBIT_PORTABLE_PORTABLE_H
+#define LIBORBIT_PORTABLE_PORTABLE_H
 
 #include "../internal.h"
 #include "../common/locked.h"
@@ -183,7 +183,7 @@ template <class T> T *allocate(std::size_t count = 1)
 	return static_cast<T *>(calloc(count ? count : 1, sizeof(T)));
 }
 
-// ---- portable.cc ----
+// ---- backend.cc ----
 
 std::uint64_t now(); // nanoseconds of CLOCK_MONOTONIC
 void close_fd(int *fd);
@@ -245,4 +245,4 @@ void end_orbit(Orbit *orbit);
 
 } // namespace liborbit::portable
 
-#endif // LIBORBIT_PORTABLE_H
+#endif // LIBORBIT_PORTABLE_PORTABLE_H

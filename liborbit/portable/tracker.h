@@ -11,8 +11,8 @@
 //
 // But for the handler, and choose_tracker(), everything here is called with the snapshot lock held, see
 // portable.h.
-#ifndef LIBORBIT_TRACK_H
-#define LIBORBIT_TRACK_H
+#ifndef LIBORBIT_PORTABLE_TRACKER_H
+#define LIBORBIT_PORTABLE_TRACKER_H
 
 #include "../common/reservation.h"
 
@@ -37,7 +37,7 @@ struct Tracked {
 	int memory; // a file, mapped there
 	std::uint32_t newest; // plus one; 0: none
 	TrackedPage *pages;
-	std::uint8_t *populated; // for each piece (see track.cc): whether it was seen to have pages
+	std::uint8_t *populated; // for each piece (see tracker.cc): whether it was seen to have pages
 
 	// For mprotect.
 	std::uint8_t *access;	  // for each page
@@ -90,4 +90,4 @@ void forget_tracking();
 
 } // namespace liborbit
 
-#endif // LIBORBIT_TRACK_H
+#endif // LIBORBIT_PORTABLE_TRACKER_H

@@ -7,8 +7,8 @@
 // when the main program is gone. Main talks to it by one socket, and to the orbit's process by
 // another. Both keep the boundaries of messages. Whatever an orbit's process sends may be
 // anything.
-#ifndef LIBORBIT_WIRE_H
-#define LIBORBIT_WIRE_H
+#ifndef LIBORBIT_PORTABLE_WIRE_H
+#define LIBORBIT_PORTABLE_WIRE_H
 
 #include <cstddef>
 #include <cstdint>
@@ -136,4 +136,4 @@ long hear(int socket, void *buffer, std::size_t room, int *fds, std::size_t *nr_
 
 } // namespace liborbit
 
-#endif // LIBORBIT_WIRE_H
+#endif // LIBORBIT_PORTABLE_WIRE_H

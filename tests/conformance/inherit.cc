@@ -23,7 +23,7 @@
 
 namespace {
 
-constexpr orbit::Inherit little = orbit::Inherit::minimal;
+constexpr orbit::Inherit minimal = orbit::Inherit::minimal;
 
 int a_global = 1;
 int zeroed_global;
@@ -52,7 +52,7 @@ void require(bool condition, const char *what)
 
 orbit::Orbit make_minimal(orbit::Options options = {})
 {
-	options.inherit = little;
+	options.inherit = minimal;
 	return make_orbit(options);
 }
 
@@ -231,7 +231,7 @@ TEST_F(InheritMinimal, NamedPartsOfTheStack)
 
 			const orbit_range refused[] = {range_of(below)};
 
-			return orbit::Orbit::create({.inherit = little, .ranges = refused});
+			return orbit::Orbit::create({.inherit = minimal, .ranges = refused});
 		};
 		const auto made = deeper();
 
@@ -389,7 +389,7 @@ TEST_F(InheritMinimal, ItsProcessStandsForItself)
 
 TEST_F(InheritMinimal, NeedsPreparation)
 {
-	const auto made = orbit::Orbit::create({.inherit = little});
+	const auto made = orbit::Orbit::create({.inherit = minimal});
 
 	ASSERT_FALSE(made);
 	EXPECT_EQ(made.error().code(), ENXIO);
@@ -397,7 +397,7 @@ TEST_F(InheritMinimal, NeedsPreparation)
 		REQUIRE(orbit::prepare().error().code() == EALREADY);
 		// A child of this one would have to prepare on its own account, and can.
 		OtherMain child([] {
-			const auto refused = orbit::Orbit::create({.inherit = little});
+			const auto refused = orbit::Orbit::create({.inherit = minimal});
 
 			if (refused || refused.error().code() != ENXIO || !orbit::prepare())
 				return 1;
@@ -417,7 +417,7 @@ TEST_F(InheritMinimal, RangesThatCannotBe)
 		void *const forbidden = mmap(nullptr, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		const auto error_of = [](void *start, std::size_t length) {
 			const orbit_range ranges[] = {{start, length}};
-			const auto made = orbit::Orbit::create({.inherit = little, .ranges = ranges});
+			const auto made = orbit::Orbit::create({.inherit = minimal, .ranges = ranges});
 
 			return made ? 0 : made.error().code();
 		};
@@ -480,7 +480,7 @@ TEST_F(InheritMinimal, ModulesAreNamed)
 		const void *const late_modules[] = {dlsym(later, "cos")};
 		const void *const no_module[] = {&late};
 		const auto error_of = [](std::span<const void *const> named) {
-			const auto made = orbit::Orbit::create({.inherit = little, .modules = named});
+			const auto made = orbit::Orbit::create({.inherit = minimal, .modules = named});
 
 			return made ? 0 : made.error().code();
 		};
@@ -664,10 +664,10 @@ std::chrono::nanoseconds median(std::vector<std::chrono::nanoseconds> times)
 // Lesson 22: creation cost grew with main's memory.
 TEST_F(InheritMinimal, Lesson22_CreationDoesNotGrowWithMain)
 {
-	for (const orbit::Inherit inherit : {little, orbit::Inherit::all}) {
+	for (const orbit::Inherit inherit : {minimal, orbit::Inherit::all}) {
 		// The other way is there for comparison, and takes its time.
-		const int rounds = inherit == little ? 41 : 3;
-		const std::size_t large = std::min(large_heap(), inherit == little ? SIZE_MAX : 256 * mib);
+		const int rounds = inherit == minimal ? 41 : 3;
+		const std::size_t large = std::min(large_heap(), inherit == minimal ? SIZE_MAX : 256 * mib);
 		const Creator in_small(small_heap, inherit), in_large(large, inherit);
 		std::vector<std::chrono::nanoseconds> small_times, large_times;
 
@@ -681,10 +681,10 @@ TEST_F(InheritMinimal, Lesson22_CreationDoesNotGrowWithMain)
 				     static_cast<double>(median(small_times).count());
 
 		std::printf("creation, inheriting %s: %ld us with %zu MiB, %ld us with %zu MiB: %.2f times\n",
-			    inherit == little ? "little" : "all",
+			    inherit == minimal ? "minimal" : "all",
 			    static_cast<long>(median(small_times).count() / 1000), small_heap >> 20,
 			    static_cast<long>(median(large_times).count() / 1000), large >> 20, ratio);
-		if (inherit == little) {
+		if (inherit == minimal) {
 			EXPECT_LE(ratio, 1.5);
 		}
 	}
