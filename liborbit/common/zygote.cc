@@ -2,6 +2,7 @@
 #include "zygote.h"
 
 #include "../internal.h"
+#include "descriptors.h"
 #include "files.h"
 #include "fork_copy.h"
 #include "signals.h"
@@ -955,7 +956,7 @@ int become_minimal(int *fds, std::size_t nr_fds)
 	const bool portable = owner >= 0;
 
 	for (;;) {
-		int fds[first_fds + max_fds];
+		int fds[first_fds + max_fds] = {-1}; // with none there is nobody to tell
 		pollfd waits[] = {{socket, POLLIN, 0}, {owner, POLLIN, 0}};
 
 		if (poll(waits, 2, -1) < 0)
@@ -1134,7 +1135,7 @@ int start_zygote_locked(bool portable)
 
 int ask_zygote_locked(const int *fds, std::size_t count)
 {
-	int err = zygote_socket < 0 ? -ENXIO : send_fds(zygote_socket, fds, count);
+	int err = is_still_ours(zygote_socket) ? send_fds(zygote_socket, fds, count) : -ENXIO;
 	int answer = 0;
 	ssize_t got;
 
@@ -1188,10 +1189,8 @@ ORBIT_AT_FORK void forget_zygote()
 	pthread_mutex_init(&zygote_lock, nullptr);
 	if (zygote_socket < 0)
 		return;
-	close(zygote_socket);
-	if (zygote_orbit >= 0)
-		close(zygote_orbit);
-	zygote_socket = zygote_orbit = -1;
+	close_ours(&zygote_socket);
+	close_ours(&zygote_orbit);
 }
 
 } // namespace liborbit

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <set>
@@ -570,6 +571,39 @@ TEST(Refusals, DescriptorsThatTheApplicationHasClosed)
 			    (is_kernel_backend() && outcome.results.errors[again] == -EBADFD))
 			<< tell(outcome);
 	}
+}
+
+// The same of orbit_prepare()'s, which a forked child closes.
+TEST(Refusals, TheZygotesDescriptorThatTheApplicationHasClosed)
+{
+	if (!has_feature(ORBIT_FEATURE_MINIMAL))
+		GTEST_SKIP() << "no minimal inheritance here";
+
+	OtherMain main([] {
+		if (!orbit::prepare())
+			return 1;
+		close_all_and_open_others(1, 0);
+
+		const auto orbit = orbit::Orbit::create({.inherit = orbit::Inherit::minimal});
+
+		if (orbit || orbit.error().code() != ENXIO)
+			return 2;
+
+		const pid_t child = fork();
+		int status = 0;
+
+		if (!child) {
+			for (const Own &made : own)
+				for (const int fd : {made.file, made.sockets[0], made.sockets[1]})
+					if (fcntl(fd, F_GETFD) < 0)
+						_exit(3);
+			_exit(0);
+		}
+		waitpid(child, &status, 0);
+		return WEXITSTATUS(status) ? WEXITSTATUS(status) : are_own_harmed() ? 4 : 0;
+	});
+
+	EXPECT_EQ(main.wait(), 0);
 }
 
 std::uint64_t seven(const void *, std::size_t)
