@@ -632,7 +632,7 @@ void on_access(int signal, siginfo_t *info, void *user)
 	watched->in_handler++;
 #ifdef __x86_64__
 	const auto code = static_cast<std::uintptr_t>(context->uc_mcontext.gregs[REG_RIP]);
-	const bool writes = context->uc_mcontext.gregs[REG_ERR] & 2;
+	const bool writes = may_be_write(info, user);
 #else
 	const std::uintptr_t code = 0;
 	const bool writes = false;

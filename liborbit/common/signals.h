@@ -3,8 +3,10 @@
 #define LIBORBIT_COMMON_SIGNALS_H
 
 #include <csignal>
+#include <cstdint>
 #include <pthread.h>
 #include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 namespace liborbit {
@@ -33,6 +35,22 @@ public:
 private:
 	sigset_t before_;
 };
+
+// In a handler for SIGSEGV: may it have been a write? Permission to write does not help a jump to what is no
+// code: it would be tried for ever.
+inline bool may_be_write([[maybe_unused]] const siginfo_t *info, const void *user)
+{
+	const auto &machine = static_cast<const ucontext_t *>(user)->uc_mcontext;
+
+#if defined(__x86_64__)
+	return machine.gregs[REG_ERR] & 2;
+#elif defined(__aarch64__)
+	return machine.pc != reinterpret_cast<std::uintptr_t>(info->si_addr);
+#else
+	static_cast<void>(machine);
+	return true;
+#endif
+}
 
 // At the end of a handler: the signal does what it does to a program without one.
 inline void act_by_default(int signal, const siginfo_t *info)

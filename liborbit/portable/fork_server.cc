@@ -77,11 +77,11 @@ bool allow_write(std::uintptr_t at)
 }
 
 // The way a fault tells where it was. The signal then does what it would have done.
-void on_fault(int signal, siginfo_t *info, void *)
+void on_fault(int signal, siginfo_t *info, void *user)
 {
 	const int saved = errno;
 
-	if (signal == SIGSEGV && info->si_code == SEGV_ACCERR && server->lazy &&
+	if (signal == SIGSEGV && info->si_code == SEGV_ACCERR && server->lazy && may_be_write(info, user) &&
 	    allow_write(reinterpret_cast<std::uintptr_t>(info->si_addr))) {
 		errno = saved;
 		return;

@@ -533,7 +533,7 @@ void chain(int signal, siginfo_t *info, void *context)
 void on_fault(int signal, siginfo_t *info, void *context)
 {
 	const int saved = errno;
-	const bool ours = info->si_code == SEGV_ACCERR &&
+	const bool ours = info->si_code == SEGV_ACCERR && may_be_write(info, context) &&
 			  allow_write(reinterpret_cast<std::uintptr_t>(info->si_addr));
 
 	errno = saved;

@@ -127,6 +127,20 @@ TEST_F(Commit, SoDoesAPartOfAPool)
 	EXPECT_EQ(hidden.error().signal(), SIGBUS);
 }
 
+// To make its view writable is no help to a task that takes data for code.
+TEST_F(Commit, ATaskThatJumpsIntoItsView)
+{
+	const DataLimit limited(64 * mib);
+	orbit::Pool pool = make_pool(pool_bytes);
+	orbit::Orbit orbit = make_orbit();
+	const auto jumped = orbit.call({.time_limit = 20s}, pool,
+				       [](unsigned char *p) { reinterpret_cast<void (*)()>(p)(); },
+				       pool.as<unsigned char>());
+
+	ASSERT_FALSE(jumped);
+	EXPECT_EQ(jumped.error().signal(), SIGSEGV) << jumped.error().message();
+}
+
 // A task that needs more than there is ends, and only that one.
 TEST_F(Commit, ATaskThatWritesMoreThanThereIs)
 {

@@ -218,4 +218,22 @@ TEST(TrackedMappings, ScatteredWritesLeaveTheProgramHalf)
 	}
 }
 
+// To make a page writable is no help to a program that takes data for code: it would try for ever.
+TEST(Jump, IntoAPoolEndsTheProgram)
+{
+	for (const bool written : {false, true}) {
+		OtherMain main([written] {
+			const orbit::Pool pool = make_pool(page);
+
+			if (written)
+				*pool.as<volatile char>() = 1;
+			reinterpret_cast<void (*)()>(pool.data())();
+			return 0;
+		});
+		const int status = main.wait();
+
+		EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV) << status;
+	}
+}
+
 } // namespace
