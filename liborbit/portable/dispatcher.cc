@@ -74,6 +74,9 @@ static int make_wake()
 
 	if (const int err = make_sockets(SOCK_DGRAM, ends))
 		return err;
+	// One of the old ones may be left.
+	close_fd(&dispatcher.wake);
+	close_fd(&dispatcher.woken);
 	dispatcher.wake = ends[0];
 	dispatcher.woken = ends[1];
 	dispatcher.deaf = false;
@@ -221,6 +224,8 @@ Task *dequeue(Orbit *orbit)
 
 // ---- Processes --------------------------------------------------------------------------
 
+static void unwatch(Orbit *orbit, int fd);
+
 // False: there is nobody left who could.
 static bool send_signal(const Orbit *orbit, int signal)
 {
@@ -276,6 +281,13 @@ static void forget_process(Orbit *orbit)
 	sweep_views(orbit);
 }
 
+// Another process may have it still. Then its end would be told of again and again.
+static void hang_up_link(Orbit *orbit)
+{
+	unwatch(orbit, orbit->link);
+	hang_up(&orbit->link);
+}
+
 // The orbit is dead for good. What waits ends.
 void end_orbit(Orbit *orbit)
 {
@@ -286,7 +298,7 @@ void end_orbit(Orbit *orbit)
 	if (orbit->fork_server && is_still_ours(orbit->link))
 		kill(orbit->fork_server, SIGCONT);
 	send_signal(orbit, SIGKILL);
-	hang_up(&orbit->link);
+	hang_up_link(orbit);
 	forget_process(orbit);
 	while (orbit->first)
 		finish(dequeue(orbit), ECANCELED, stat.cause, stat.code, stat.fault_addr);
@@ -1002,7 +1014,7 @@ static void give_up_fork_server(Orbit *orbit)
 {
 	if (orbit->fork_server && is_still_ours(orbit->link))
 		kill(orbit->fork_server, SIGKILL); // as long as it has the other end its number is its own
-	hang_up(&orbit->link);
+	hang_up_link(orbit);
 	if (orbit->ended || orbit->killing)
 		on_death(orbit, nullptr);
 	else
@@ -1031,14 +1043,19 @@ struct PollList {
 	}
 };
 
-void close_watched(Orbit *orbit, int *fd)
+// Not by its end alone: a process that has been forked may have it still.
+static void unwatch(Orbit *orbit, int fd)
 {
 	for (int &watched : orbit->watched)
-		if (*fd >= 0 && watched == *fd + 1) {
-			// Not by its end alone: a process that is being forked may have it still.
-			epoll_ctl(dispatcher.epoll, EPOLL_CTL_DEL, *fd, nullptr);
+		if (fd >= 0 && watched == fd + 1) {
+			epoll_ctl(dispatcher.epoll, EPOLL_CTL_DEL, fd, nullptr);
 			watched = 0;
 		}
+}
+
+void close_watched(Orbit *orbit, int *fd)
+{
+	unwatch(orbit, *fd);
 	close_fd(fd);
 }
 

@@ -5,8 +5,11 @@
 #include "../conformance/orbit_test.h"
 
 #include <algorithm>
+#include <csignal>
 #include <ctime>
+#include <optional>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <vector>
 
 namespace {
@@ -57,6 +60,27 @@ TEST(Idle, CallsBesideManyIdleOrbits)
 	RecordProperty("ratio", std::to_string(beside / alone));
 	for (orbit::Orbit &each : idle)
 		ASSERT_EQ(each.call({}, [] { return 2; }), 2);
+}
+
+// Without fork handlers a child has copies of the library's descriptors. An orbit that has ended is not told of
+// for ever because of them.
+TEST(Idle, AfterAnOrbitsEndBesideAForkedChild)
+{
+	const orbit::Orbit orbit = make_orbit();
+	std::optional<orbit::Orbit> ended = make_orbit();
+	const pid_t child = _Fork();
+
+	if (!child)
+		for (;;)
+			pause();
+	ended.reset();
+
+	const double before = process_time();
+
+	std::this_thread::sleep_for(1s);
+	EXPECT_LT(process_time() - before, 50);
+	kill(child, SIGKILL);
+	waitpid(child, nullptr, 0);
 }
 
 } // namespace
