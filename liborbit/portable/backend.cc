@@ -224,11 +224,13 @@ int make_task(Task **out, const Call &call, bool handle)
 	int err = task->named_pools ? copy_argument(task, call) : -ENOMEM;
 
 	if (!err && handle) {
-		int ends[2] = {-1, -1};
+		int ends[2];
 
 		err = make_sockets(SOCK_STREAM | SOCK_NONBLOCK, ends);
-		task->tells = ends[0];
-		task->told = ends[1];
+		if (!err) {
+			task->tells = ends[0];
+			task->told = ends[1];
+		}
 	}
 	if (err) {
 		close_fd(&task->tells);
