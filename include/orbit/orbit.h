@@ -902,7 +902,7 @@ ORBIT_API int orbit_targets_refusal(const struct orbit_targets *targets, size_t 
 /**
  * orbit_describe() - put an outcome into words
  * @out: From orbit_call(); or only @out->error set, to any return value of this
- *	library.
+ *	library (for which orbit_describe_error() has better words).
  * @buf: Where to put the text, as snprintf() does; may be NULL if @len is 0.
  * @len: Its size.
  *

@@ -95,7 +95,7 @@ public:
 	std::string message() const
 	{
 		char text[512];
-		if (step_ == ORBIT_STEP_CALL)
+		if (step_ == ORBIT_STEP_CALL && cause() != ORBIT_CAUSE_NONE)
 			orbit_describe(&outcome_, text, sizeof(text));
 		else
 			orbit_describe_error(code(), step_, text, sizeof(text));

@@ -42,6 +42,14 @@ int find_refusal(const Needed *calls, std::size_t count, const char **what);
 // What both backends do.
 int find_common_refusal(const char **what);
 
+// What to do about an error of these, if it is not a filter's.
+inline const char *advice_on_refusal(int err, const char *filtered)
+{
+	return err == -ENOMEM || err == -EAGAIN ?
+		       "Raise the limit: RLIMIT_AS (ulimit -v), or RLIMIT_NPROC (ulimit -u) and pids.max." :
+		       filtered;
+}
+
 } // namespace liborbit
 
 #endif // LIBORBIT_COMMON_REFUSALS_H

@@ -59,7 +59,7 @@ int probe(orbit_probe_info *info)
 			  "Build and run the program for x86-64.");
 #endif
 	if (const int refused = find_refusal_of(query, &what))
-		return fill_probe(info, refused, what, pass);
+		return fill_probe(info, refused, what, advice_on_refusal(refused, pass));
 
 	const int err = sys_ctl(-1, ORBIT_CTL_QUERY, &kernel);
 
@@ -98,7 +98,8 @@ int probe(orbit_probe_info *info)
 
 	if (!refused)
 		refused = find_common_refusal(&what);
-	return refused ? fill_probe(info, refused, what, pass) : fill_probe(info, 0, "The kernel has orbits.", "");
+	return refused ? fill_probe(info, refused, what, advice_on_refusal(refused, pass)) :
+			 fill_probe(info, 0, "The kernel has orbits.", "");
 }
 
 // ---- Pools ------------------------------------------------------------------

@@ -908,7 +908,7 @@ int find_obstacle(orbit_probe_info *info)
 	if (!err)
 		err = find_refusal(needed_calls, sizeof(needed_calls) / sizeof(*needed_calls), &info->reason);
 	if (err) {
-		info->advice = "In a container or sandbox, let its seccomp profile pass it.";
+		info->advice = advice_on_refusal(err, "In a container or sandbox, let its seccomp profile pass it.");
 	} else if (check_file_size(2 * page_size())) { // which are shared with each orbit
 		err = -EFBIG;
 		info->reason = "The size of files is limited to less than two pages.";

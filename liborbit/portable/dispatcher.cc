@@ -1277,6 +1277,21 @@ static void *keep(void *)
 	return nullptr;
 }
 
+static bool has_room_for_stack()
+{
+	pthread_attr_t usual;
+	std::size_t bytes = 0;
+
+	if (pthread_getattr_default_np(&usual))
+		return false;
+	pthread_attr_getstacksize(&usual, &bytes);
+	pthread_attr_destroy(&usual);
+
+	void *const stack = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+
+	return stack != MAP_FAILED && !munmap(stack, bytes);
+}
+
 int start_dispatcher()
 {
 	const Locked locked(&dispatcher_lock);
@@ -1297,6 +1312,8 @@ int start_dispatcher()
 		const SignalsBlocked blocked; // the application's are not for it
 
 		err = -pthread_create(&dispatcher.thread, nullptr, keep, nullptr);
+		if (err == -EAGAIN && !has_room_for_stack())
+			err = -ENOMEM; // the C library does not say so
 	}
 	if (err) {
 		close_fd(&dispatcher.wake);

@@ -40,6 +40,7 @@ struct Results {
 	long step_ms[nr_steps];
 	bool made, ended, harmed;
 	char reason[200];
+	char words[nr_steps][256];
 };
 
 std::uint64_t first_byte(const void *arg, std::size_t)
@@ -105,6 +106,11 @@ void run_steps(const Setting &setting, Results *results)
 		results->step_ms[step] = now - since;
 		since = now;
 	};
+	const auto describe = [&](Step step, int err, orbit_step as) {
+		if (err)
+			orbit_describe_error(err, as, results->words[step], sizeof(results->words[step]));
+		return err;
+	};
 	const auto run = [&](Step step, orbit_entry fn, const orbit_call_options &with, std::uint64_t wanted) {
 		orbit_outcome out{};
 
@@ -112,6 +118,7 @@ void run_steps(const Setting &setting, Results *results)
 
 		const int err = orbit_call(orbit, fn, &data, sizeof(data), &with, &out);
 
+		orbit_describe(&out, results->words[step], sizeof(results->words[step]));
 		note(step, err, out.value, wanted);
 	};
 
@@ -123,9 +130,9 @@ void run_steps(const Setting &setting, Results *results)
 		setting.early(setting.a, setting.b);
 	note(probe, orbit_probe(&info));
 	std::strncpy(results->reason, info.reason ? info.reason : "", sizeof(results->reason) - 1);
-	note(pool, orbit_pool_create(&memory, 64 * page, nullptr));
+	note(pool, describe(pool, orbit_pool_create(&memory, 64 * page, nullptr), ORBIT_STEP_POOL));
 	if (memory)
-		note(create, orbit_create(&orbit, &options));
+		note(create, describe(create, orbit_create(&orbit, &options), ORBIT_STEP_CREATE));
 	if (orbit) {
 		results->made = true;
 		data = static_cast<char *>(orbit_pool_data(memory));
@@ -282,7 +289,8 @@ std::string tell(const Outcome &outcome)
 
 	for (int step = 0; step < outcome.results.at && step < nr_steps; step++)
 		text += std::string(step_names[step]) + " " + std::to_string(outcome.results.errors[step]) +
-			" (" + std::to_string(outcome.results.step_ms[step]) + " ms), ";
+			" (" + outcome.results.words[step] + "; " + std::to_string(outcome.results.step_ms[step]) +
+			" ms), ";
 	return text + "at step " + std::to_string(outcome.results.at);
 }
 
@@ -447,7 +455,7 @@ const std::vector<Limit> limits = {
 	{"FSIZE", RLIMIT_FSIZE, {0, page, 2 * page, 63 * page, 64 * page}},
 	{"NOFILE", RLIMIT_NOFILE, {0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20}},
 	{"NPROC", RLIMIT_NPROC, {0, 1, 2, 3, 4}},
-	{"AS", RLIMIT_AS, {1, 16L << 20, 64L << 20, 256L << 20, 4L << 30}},
+	{"AS", RLIMIT_AS, {1, 16L << 20, 22L << 20, 28L << 20, 36L << 20, 64L << 20, 256L << 20, 4L << 30}},
 	{"DATA", RLIMIT_DATA, {0, 1L << 20, 8L << 20, 64L << 20}},
 	{"STACK", RLIMIT_STACK, {256L << 10}},
 	{"MEMLOCK", RLIMIT_MEMLOCK, {0}},
@@ -459,15 +467,31 @@ const std::vector<Limit> limits = {
 	{"RTPRIO", RLIMIT_RTPRIO, {0}},
 };
 
+// An error that comes from a limit says from which.
+void check_words(const Limit &reached, const Outcome &outcome)
+{
+	static const std::set<int> shortages = {EAGAIN, ENOMEM, EMFILE, EFBIG, ECANCELED};
+
+	for (int step = pool; step < outcome.results.at && step < nr_steps; step++) {
+		const std::string words = outcome.results.words[step];
+
+		if (!shortages.count(-outcome.results.errors[step]) || words.empty())
+			continue;
+		EXPECT_NE(words.find("RLIMIT_" + std::string(reached.name)), std::string::npos) << tell(outcome);
+	}
+}
+
 void reach_limits(bool early)
 {
 	std::vector<std::string> names;
 	std::vector<Setting> settings;
+	std::vector<const Limit *> which;
 
 	if (is_sanitized())
 		GTEST_SKIP() << "what the sanitizer needs is limited as well";
 	for (const Limit &reached : limits)
 		for (const long value : reached.values) {
+			which.push_back(&reached);
 			names.push_back(std::string(reached.name) + " " + std::to_string(value));
 			settings.push_back({early ? set_limit : nullptr, early ? nullptr : set_limit, reached.resource,
 					    value});
@@ -482,6 +506,7 @@ void reach_limits(bool early)
 		if (WIFEXITED(outcome.status) && WEXITSTATUS(outcome.status) == only_for_root)
 			continue;
 		check_common(outcome);
+		check_words(*which[i], outcome);
 		EXPECT_TRUE(early || outcome.results.made) << tell(outcome);
 	}
 }
