@@ -29,7 +29,8 @@ DEADLY = {
     "segfault": r"killed by signal 11 \(SIGSEGV\) at address 0x0",
     "abort": r"killed by signal 6 \(SIGABRT\)",
     "loop": "time limit",
-    "memory": "used more memory than its limit",
+    # Ended by the limit; or malloc() was refused first, and the function follows what that returned.
+    "memory": r"used more memory than its limit|address 0x0\b(.|\n)*HINT:.*malloc\(\)",
     "heap": "killed by signal",
     "wild": "killed by signal|time limit|not to be believed|exit status",
     "stack": r"killed by signal 11",
