@@ -17,6 +17,7 @@
 #include <ctime>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -896,6 +897,7 @@ const Needed needed_calls[] = {
 	ORBIT_NEEDED(userfaultfd, optional, -1),
 	ORBIT_NEEDED(pidfd_send_signal, optional, -1),
 	ORBIT_NEEDED(process_vm_readv, optional, -1),
+	ORBIT_NEEDED(getrusage, optional, RUSAGE_SELF, 0),
 	ORBIT_NEEDED(clock_gettime, optional, -1),
 	ORBIT_NEEDED(tgkill, optional, -1),
 };

@@ -50,6 +50,7 @@ struct Server {
 	std::uint64_t update_limit, sent;
 	std::size_t nr_visible;
 	Visible visible[ORBIT_MAX_POOLS];
+	long faults; // when what tasks wrote was last looked for; 0: not yet
 };
 
 ORBIT_STATE Server *server;
@@ -280,10 +281,31 @@ void drop(std::uint64_t start, std::uint64_t end)
 	madvise(reinterpret_cast<void *>(start), end - start, MADV_DONTNEED);
 }
 
-// What the task wrote is gone at the next.
+// Page faults of this process and of children that it has waited for, plus one; 0 if nobody tells.
+long count_faults()
+{
+	rusage own, childrens;
+
+	if (getrusage(RUSAGE_SELF, &own) || getrusage(RUSAGE_CHILDREN, &childrens))
+		return 0;
+	return own.ru_minflt + own.ru_majflt + childrens.ru_minflt + childrens.ru_majflt + 1;
+}
+
+// What the task wrote is gone at the next. The first write to a page is a fault, and to look through a view takes
+// time for each of its pages.
 void drop_written()
 {
-	const int pagemap = server->nr_visible ? open_pagemap() : -1;
+	const long before = server->faults;
+
+	if (!server->nr_visible)
+		return;
+	server->faults = count_faults();
+	if (server->faults && server->faults == before) {
+		server->nr_visible = 0;
+		return;
+	}
+
+	const int pagemap = open_pagemap();
 
 	for (std::size_t i = 0; i < server->nr_visible; i++) {
 		const Visible &view = server->visible[i];

@@ -348,7 +348,7 @@ const std::vector<Call> calls = {
 	CALL(kill),		CALL(tgkill),		CALL(futex),		CALL(rt_sigaction),
 	CALL(sigaltstack),	CALL(setsid),		CALL(prlimit64),	CALL(close_range),
 	CALL(getdents64),	CALL(newfstatat),	CALL(set_robust_list),	CALL(rseq),
-	CALL(process_vm_readv),	CALL(getpid),		CALL(gettid),		CALL(clock_gettime),
+	CALL(process_vm_readv),	CALL(getrusage),	CALL(getpid),		CALL(gettid),		CALL(clock_gettime),
 	CALL(clock_nanosleep),	CALL(epoll_create1),	CALL(epoll_ctl),
 #if defined(SYS_epoll_wait)
 	CALL(epoll_wait),

@@ -90,6 +90,77 @@ TEST(Dense, TheFirstCallCostsWhatACopyDoes)
 	EXPECT_LT(first, 3 * copy) << "first call: " << first << " ms, copy: " << copy << " ms";
 }
 
+double time_of_process(pid_t pid)
+{
+	clockid_t clock;
+	timespec time;
+
+	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &time))
+		throw std::runtime_error("no clock of the process");
+	return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
+}
+
+std::uint64_t read_all(const unsigned char *bytes, std::size_t pages)
+{
+	std::uint64_t sum = 0;
+
+	for (std::size_t n = 0; n < pages; n++)
+		sum += static_cast<const volatile unsigned char *>(bytes)[n * page];
+	return sum;
+}
+
+// What a task has written to is looked for in all that its orbit has seen, but not where it wrote nothing.
+TEST(Dense, ATaskThatWritesNothingCostsNothingForThePool)
+{
+	constexpr unsigned calls = 200;
+	orbit::Pool pool = make_pool(64 * mib);
+	orbit::Orbit orbit = make_orbit(), other = make_orbit();
+	auto *const bytes = pool.as<unsigned char>();
+	const std::size_t pages = pool.size() / page;
+	double with = 1e9, without = 1e9;
+
+	std::memset(bytes, 1, pool.size());
+	ASSERT_EQ(orbit.call(pool, read_all, static_cast<const unsigned char *>(bytes), pages), pages);
+	for (unsigned round = 0; round < 5; round++) {
+		const double begin = time_of_process(pid_of(orbit)), others = time_of_process(pid_of(other));
+
+		for (unsigned n = 0; n < calls; n++) {
+			call(orbit, pool);
+			ASSERT_EQ(other.call({}, [] { return 1; }), 1);
+		}
+		with = std::min(with, time_of_process(pid_of(orbit)) - begin);
+		without = std::min(without, time_of_process(pid_of(other)) - others);
+	}
+	EXPECT_LT(with, 3 * without) << "with the pool: " << with << " ms, without: " << without << " ms";
+}
+
+// In whatever order tasks write, to pages old and new, and do not.
+TEST(Dense, WhatATaskWroteIsGone)
+{
+	orbit::Pool pool = make_pool(mib);
+	orbit::Orbit orbit = make_orbit();
+	auto *const bytes = pool.as<unsigned char>();
+	const std::size_t pages = pool.size() / page;
+
+	std::memset(bytes, 1, pool.size());
+	for (std::size_t n = 0; n < 100; n++) {
+		unsigned char *const at = bytes + n * 7 % pages * page;
+
+		EXPECT_EQ(orbit.call(
+				  pool,
+				  [](unsigned char *p, bool writes) {
+					  const unsigned found = *p;
+
+					  if (writes)
+						  *p = 9;
+					  return found;
+				  },
+				  at, n % 3 != 0),
+			  1U);
+		ASSERT_EQ(orbit.call(pool, read_all, static_cast<const unsigned char *>(bytes), pages), pages);
+	}
+}
+
 // Pages that were there before the first look and those that come between, of which main has read some.
 TEST(Dense, EveryRunIsFound)
 {
