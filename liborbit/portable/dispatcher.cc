@@ -7,6 +7,7 @@
 #include "../common/clock.h"
 #include "../common/descriptors.h"
 #include "../common/files.h"
+#include "../common/futex.h"
 #include "../common/process.h"
 #include "../common/signals.h"
 #include "fork_server.h"
@@ -51,6 +52,10 @@ struct Dispatcher {
 	int watched_wake; // as in an orbit
 	bool stop;
 	void *buffer;
+	// Whom it wakes when it has given up the state lock, which they want first of all.
+	bool wakes_later;
+	Task *to_wake[16];
+	std::size_t nr_to_wake;
 };
 
 ORBIT_STATE Dispatcher dispatcher;
@@ -128,7 +133,13 @@ void notify(Task *task)
 	// With that the other end is readable for ever, and hung up, in one step.
 	if (task->stage == Stage::done)
 		hang_up(&task->told);
-	wake_all(&task->event);
+	if (dispatcher.wakes_later && dispatcher.nr_to_wake < std::size(dispatcher.to_wake)) {
+		__atomic_fetch_add(&task->event, 1, __ATOMIC_RELEASE);
+		task->refs++;
+		dispatcher.to_wake[dispatcher.nr_to_wake++] = task;
+	} else {
+		wake_all(&task->event);
+	}
 }
 
 void drop_named_pools(Task *task)
@@ -936,8 +947,11 @@ static void on_hangup(Orbit *orbit)
 		kill_process(orbit, ORBIT_CAUSE_NONE, ECONNRESET);
 }
 
-static void hear_orbit(Orbit *orbit, unsigned most)
+// As many messages as there are, or up to the end of a task: after that there are seldom more.
+static void hear_orbit(Orbit *orbit, unsigned most, bool to_the_end)
 {
+	const Task *const task = orbit->running;
+
 	if (orbit->socket >= 0 && !is_still_ours(orbit->socket))
 		on_hangup(orbit);
 	for (unsigned i = 0; i < most && orbit->socket >= 0; i++) {
@@ -952,6 +966,8 @@ static void hear_orbit(Orbit *orbit, unsigned most)
 			on_hangup(orbit);
 		else if (!on_message(orbit, dispatcher.buffer, static_cast<std::size_t>(got)))
 			kill_process(orbit, ORBIT_CAUSE_NONE, ECONNRESET);
+		if (!to_the_end && orbit->running != task)
+			return;
 	}
 }
 
@@ -978,7 +994,7 @@ static End judge_end(const Orbit *orbit, const ForkServerMessage *message)
 static void on_death(Orbit *orbit, const ForkServerMessage *message)
 {
 	// What it said before comes first. A process that it has forked may go on talking.
-	hear_orbit(orbit, many_messages);
+	hear_orbit(orbit, many_messages, true);
 	process_ended(orbit, judge_end(orbit, message));
 }
 
@@ -1153,7 +1169,7 @@ static void look_after(Orbit *orbit, std::uint64_t time)
 
 	orbit->told = 0;
 	if (told & 2 && orbit->socket >= 0)
-		hear_orbit(orbit, 64);
+		hear_orbit(orbit, 64, false);
 	if (told & 1 && orbit->link >= 0)
 		hear_fork_server(orbit);
 	if (told & 4 && has_ended(orbit)) {
@@ -1246,6 +1262,18 @@ static void wait_until_told(std::uint64_t moment)
 	}
 }
 
+static void wake_waiters()
+{
+	if (!dispatcher.nr_to_wake)
+		return;
+	pthread_mutex_unlock(&state_lock);
+	for (std::size_t i = 0; i < dispatcher.nr_to_wake; i++)
+		futex_wake(&dispatcher.to_wake[i]->event);
+	pthread_mutex_lock(&state_lock);
+	while (dispatcher.nr_to_wake)
+		put_task(dispatcher.to_wake[--dispatcher.nr_to_wake]);
+}
+
 static void *keep(void *)
 {
 	PollList list{};
@@ -1269,8 +1297,11 @@ static void *keep(void *)
 
 		const std::uint64_t after = now();
 
+		dispatcher.wakes_later = true;
 		for (Orbit *orbit = orbits; orbit; orbit = orbit->next)
 			look_after(orbit, after);
+		dispatcher.wakes_later = false;
+		wake_waiters();
 	}
 	pthread_mutex_unlock(&state_lock);
 	free(list.fds);
