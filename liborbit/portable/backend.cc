@@ -1019,6 +1019,7 @@ ORBIT_AT_FORK void portable_after_fork_in_child()
 	for (Pool *pool = pools; pool; pool = pool->next)
 		pool->handle->fd = -1;
 	forget_dispatcher();
+	forget_copies();
 	forget_parents();
 	orbits = nullptr;
 	pools = nullptr;

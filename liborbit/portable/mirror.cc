@@ -19,7 +19,7 @@ namespace liborbit::portable {
 static void free_delta(Delta *delta)
 {
 	for (std::size_t i = 0; i < delta->count; i++)
-		free(delta->pages[i].bytes);
+		free_copy(delta->pages[i]);
 	free(delta->pages);
 	free(delta);
 }
@@ -44,7 +44,7 @@ void merge_delta(View *view, Delta *old)
 			continue;
 		}
 		if (a < old->count && old->pages[a].page == next->pages[b].page)
-			free(old->pages[a++].bytes);
+			free_copy(old->pages[a++]);
 		pages[count++] = next->pages[b++];
 	}
 	free(next->pages);
@@ -114,7 +114,7 @@ int apply_deltas(View *view, std::uint64_t snapshot)
 		Delta *const delta = view->first;
 
 		for (std::size_t i = 0; i < delta->count; i++)
-			if (write_mirror(view, delta->pages[i].page, delta->pages[i].bytes, 1))
+			if (write_mirror(view, delta->pages[i].page, delta->pages[i].bytes(), 1))
 				return -ENOMEM;
 		view->first = delta->next;
 		if (!view->first)
@@ -238,18 +238,17 @@ static int copy_to_mirror(View *view, std::uint64_t *copied)
 
 static int copy_page_of(const Tracked &tracked, std::uint32_t page, PageCopy *copy)
 {
+	if (const int err = allocate_copy(copy))
+		return err;
 	copy->page = page;
-	copy->bytes = malloc(page_size());
-	if (!copy->bytes)
-		return -ENOMEM;
 
 	// From the file: the application may have unmapped it. And not by pread(), as above.
-	const long got = syscall(SYS_pread64, tracked.memory, copy->bytes, page_size(),
+	const long got = syscall(SYS_pread64, tracked.memory, copy->bytes(), page_size(),
 				 static_cast<off_t>(page * page_size()));
 
 	if (got == static_cast<long>(page_size()))
 		return 0;
-	free(copy->bytes);
+	free_copy(*copy);
 	return -ENOMEM;
 }
 

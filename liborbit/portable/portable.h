@@ -13,6 +13,7 @@
 
 #include "../internal.h"
 #include "../common/locked.h"
+#include "copies.h"
 #include "tracker.h"
 #include "wire.h"
 
@@ -31,11 +32,6 @@ struct Pool {
 	Tracked tracked;
 	Pool *next;
 	orbit_pool *handle;
-};
-
-struct PageCopy {
-	std::uint32_t page;
-	void *bytes;
 };
 
 // What changed between two snapshots, for a mirror that is still in use.
