@@ -6,6 +6,7 @@
 #include "../common/descriptors.h"
 #include "../common/files.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -84,13 +85,15 @@ static void forget_deltas(View *view)
 
 static int write_mirror(const View *view, std::uint32_t page, const void *data, std::size_t count)
 {
+	// Before it copies a page the kernel may touch all that is to be written, up to a huge page (6.9 and later).
+	const std::size_t most = 16 * page_size();
 	const char *from = static_cast<const char *>(data);
 	std::size_t left = count * page_size();
 	off_t at = static_cast<off_t>(page * page_size());
 
 	while (left) {
 		// Not by pwrite(): another thread may be writing to what is read, and TSan need not know.
-		const long done = syscall(SYS_pwrite64, view->mirror, from, left, at);
+		const long done = syscall(SYS_pwrite64, view->mirror, from, std::min(left, most), at);
 
 		if (done <= 0)
 			return done < 0 && errno == EFAULT ? -ENXIO : -ENOMEM;
