@@ -9,12 +9,10 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <dlfcn.h>
 #include <link.h>
 #include <malloc.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/uio.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -676,29 +674,6 @@ void on_step(int signal, siginfo_t *info, void *user)
 	pass_on(signal, info, user, watched->trap_before);
 }
 
-// A stack of its own for tasks: else frames of the loop would lie among those of the main program.
-std::size_t stack_size()
-{
-	rlimit limit{};
-
-	if (getrlimit(RLIMIT_STACK, &limit) || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur < 65536)
-		return 8 << 20;
-	return limit.rlim_cur & ~(page_bytes - 1);
-}
-
-bool make_stack(stack_t *made)
-{
-	made->ss_size = stack_size();
-
-	auto *const stack = static_cast<unsigned char *>(map_private(made->ss_size + page_bytes));
-
-	if (!stack)
-		return false;
-	mprotect(stack, page_bytes, PROT_NONE);
-	made->ss_sp = stack + page_bytes;
-	return true;
-}
-
 // On the task's stack: the loop's may be among them.
 void close_pages()
 {
@@ -747,7 +722,11 @@ bool start_watching()
 
 	stack.ss_size = stack_bytes;
 	stack.ss_sp = map_private(stack_bytes);
-	if (!made || !stack.ss_sp || !get_context(&made->task) || !make_stack(&made->task.uc_stack) || sigaltstack(&stack, nullptr))
+	if (!made || !stack.ss_sp || !get_context(&made->task) || sigaltstack(&stack, nullptr))
+		return false;
+	// A stack of its own for tasks: else frames of the loop would lie among those of the main program.
+	made->task.uc_stack.ss_sp = map_stack(&made->task.uc_stack.ss_size);
+	if (!made->task.uc_stack.ss_sp)
 		return false;
 	watched = made;
 	watched->thread = gettid();
@@ -778,18 +757,13 @@ bool find_checking()
 
 void check_before_create(orbit_handle *orbit, const orbit_options *options)
 {
-	timespec patience;
-
 	if (__asan_init || __tsan_init) {
 		tell("a sanitizer is at work, so reads of orbit \"%s\" are not watched", orbit->name);
 		return;
 	}
-	// In a child of a program that was just here, nobody would give the lock back.
-	clock_gettime(CLOCK_REALTIME, &patience);
-	patience.tv_sec++;
-	if (options->inherit != ORBIT_INHERIT_ALL || page_size() != page_bytes ||
-	    pthread_mutex_timedlock(&creating, &patience))
+	if (options->inherit != ORBIT_INHERIT_ALL || page_size() != page_bytes)
 		return;
+	pthread_mutex_lock(&creating);
 	pthread_mutex_lock(&looking);
 	orbit->check = make_ready() ? begin_state() : nullptr;
 	pthread_mutex_unlock(&looking);
@@ -799,6 +773,15 @@ void check_before_create(orbit_handle *orbit, const orbit_options *options)
 		return;
 	}
 	born_with = orbit->check->watch;
+}
+
+// Nobody there would give back what a thread of the parent held.
+ORBIT_AT_FORK void check_after_fork_in_child()
+{
+	if (__atomic_load_n(&asked, __ATOMIC_RELAXED) <= 0)
+		return;
+	pthread_mutex_init(&creating, nullptr);
+	pthread_mutex_init(&looking, nullptr);
 }
 
 void check_after_create(orbit_handle *orbit, int err)

@@ -27,6 +27,8 @@ void check_before_create(orbit_handle *orbit, const orbit_options *options);
 void check_after_create(orbit_handle *orbit, int err);
 void check_at_close(orbit_handle *orbit);
 
+void check_after_fork_in_child();
+
 // Before a call takes its snapshot.
 void check_at_call(orbit_handle *orbit, const Call &call);
 

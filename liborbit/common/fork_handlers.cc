@@ -2,6 +2,7 @@
 #include "fork_handlers.h"
 
 #include "../internal.h"
+#include "check.h"
 #include "fork_copy.h"
 
 #include <cstdlib>
@@ -31,6 +32,7 @@ ORBIT_AT_FORK void after_fork_in_child()
 	reservation_after_fork_in_child();
 	portable_after_fork_in_child();
 	place_fork_copies(); // over the reservation
+	check_after_fork_in_child();
 }
 
 // Before the constructors of the application, and before any lock is first taken.

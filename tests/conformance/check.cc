@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <vector>
 
 namespace {
@@ -258,6 +259,37 @@ TEST(Check, ATaskThatCrashesIsReportedAsWithoutIt)
 	ASSERT_FALSE(crash);
 	EXPECT_EQ(crash.error().signal(), SIGSEGV);
 	EXPECT_EQ(crash.error().fault_address(), 0x123000u);
+}
+
+// Another thread of the main program may be looking at that moment.
+TEST(Check, AForkedChildMayMakeOrbitsOfItsOwn)
+{
+	OtherMain main([] {
+		std::thread([] {
+			const auto pool = make_pool(256 * page);
+			auto orbit = make_orbit();
+
+			for (;;)
+				static_cast<void>(orbit.call(pool, [] {}));
+		}).detach();
+		for (int i = 0; i < 20; i++) {
+			std::this_thread::sleep_for(5ms);
+
+			const pid_t child = fork();
+			int status = 0;
+
+			if (!child) {
+				prctl(PR_SET_PDEATHSIG, SIGKILL); // if it hangs
+				_exit(make_orbit().call({}, [] { return 3; }) == 3 ? 0 : 1);
+			}
+			waitpid(child, &status, 0);
+			if (status)
+				return 1;
+		}
+		return 0;
+	});
+
+	EXPECT_EQ(main.wait(), 0);
 }
 
 } // namespace
