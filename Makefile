@@ -32,7 +32,7 @@ PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev li
 	$(if $(KERNEL_SRC),,linux-source-6.12)
 
 # Every .cc in these directories is one program.
-units := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/unit/*.cc))
+units := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/unit/*.cc tests/isolation/*.cc))
 # These do without the library, and are linked statically.
 static := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/stress/*.cc tests/fuzz/*.cc tests/counted/p11_*.cc))
 gtests := $(filter-out $(static),$(units) \
@@ -45,6 +45,7 @@ examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(sort $(dir $(wildcard e
 benches := $(foreach q,$(notdir $(wildcard bench/*)),$(if $(wildcard bench/$q/$q.cc),$(BUILD)/bench/$q/$q))
 library := $(BUILD)/liborbit/liborbit.a
 compat_library := $(BUILD)/liborbit/liborbit-compat.a
+isolation_library := $(BUILD)/liborbit/liborbit-isolation.a
 orbitctl_parts := $(BUILD)/liborbit/orbitctl.a
 # Programs against the published API, in C and in C++ from 2011 on.
 compats := $(addprefix $(BUILD)/,$(basename $(wildcard tests/compat/*.c tests/compat/*.cc)))
@@ -154,16 +155,17 @@ sanitized: deps
 
 units: $(units) $(native)
 
-$(library) $(compat_library) $(orbitctl_parts) &: FORCE
+$(library) $(compat_library) $(isolation_library) $(orbitctl_parts) &: FORCE
 	@$(MAKE) --no-print-directory -C liborbit all BUILD=$(abspath $(BUILD))/liborbit CXXFLAGS='$(CXXFLAGS)'
 
 $(addprefix $(BUILD)/tests/,unit/orbitctl conformance/orbitctl portable/orbitctl): $(orbitctl_parts)
+$(filter $(BUILD)/tests/isolation/%,$(units)): $(isolation_library)
 
 # -g1: line numbers are enough for a backtrace, and the rest takes a third of the compiler's time.
 $(BUILD)/tests/%: tests/%.cc $(library)
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
-	@$(CXX) $(CXXFLAGS) -g1 $(flags) -o $@ $< $($(@F)_parts) $(library) -lgtest_main -lgtest
+	@$(CXX) $(CXXFLAGS) -g1 $(flags) -o $@ $< $($(@F)_parts) $(filter $(isolation_library),$^) $(library) -lgtest_main -lgtest
 
 # A debugger is to find it as it is written.
 $(debugged): $(BUILD)/%: %.cc $(library)
@@ -214,7 +216,7 @@ install:
 		PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
 
 # Built from a copy: nothing of it is left in the source tree.
-deb_sources := CHANGELOG.md LICENSE README.md SECURITY.md debian include liborbit
+deb_sources := CHANGELOG.md LICENSE README.md SECURITY.md debian include isolation liborbit
 deb: deps
 	@rm -rf $(BUILD)/deb && mkdir -p $(BUILD)/deb/orbit && cp -a $(deb_sources) $(BUILD)/deb/orbit
 	@cd $(BUILD)/deb/orbit && dpkg-buildpackage -us -uc -b >../log 2>&1 || { tail -30 ../log >&2; exit 1; }

@@ -65,9 +65,7 @@ NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNo
                "Tracked.TheApplicationsHandlerIsCalledAsTheKernelWould",
                "SignalHandlers.ThatInterruptTheLibraryAndCallItAreRefusedAndNothingHangs",
                "SignalHandlers.WhatTheyDestroyIsDestroyedWhenTheThreadLeavesTheLibrary",
-               "SignalHandlers.ThatInterruptASendDoNotSendIntoIt",
-               # Its memory is at none of the addresses that TSan lets programs have.
-               "P11_Others.Lesson09_AreNotConcernedByPoolsAtTheirAddresses")
+               "SignalHandlers.ThatInterruptASendDoNotSendIntoIt")
 NOT_BY = {"asan": NOT_BY_ASAN, "tsan": NOT_BY_TSAN}
 # Tasks crash there on purpose: the signal is wanted, and not the sanitizer's report of it.
 LET_CRASH = {"ASAN_OPTIONS": "handle_segv=0:handle_sigbus=0:handle_abort=0",
@@ -263,7 +261,8 @@ def main():
         "make", "-s", "-C", str(HERE.parent / "liborbit"), "check",
         f"BUILD={(options.build / 'liborbit').resolve()}"])
     for build in (options.build, *(options.build / sanitizer for sanitizer in SANITIZERS)):
-        for program in expect(cases, "programs of tests/unit", programs(build, "unit")):
+        for program in (expect(cases, "programs of tests/unit", programs(build, "unit")) +
+                        expect(cases, "programs of tests/isolation", programs(build, "isolation"))):
             prefix = f"{build.name}: " if build != options.build else ""
             host(prefix + program.name, run_here, prefix + program.name, [program])
 

@@ -57,7 +57,7 @@ class Installed(unittest.TestCase):
         self.assertEqual(found, headers | pages | {"usr/local/bin/orbitctl"} | {
             "usr/local/lib/" + name for name in
             ("liborbit.a", "liborbit.so", "liborbit.so.0", f"liborbit.so.{VERSION}",
-             "liborbit-compat.a", "liborbit-compat.so", "liborbit-compat.so.0",
+             "liborbit-isolation.a", "liborbit-compat.a", "liborbit-compat.so", "liborbit-compat.so.0",
              f"liborbit-compat.so.{VERSION}", "pkgconfig/orbit-compat.pc",
              "pkgconfig/orbit.pc", "cmake/orbit/orbitConfig.cmake",
              "cmake/orbit/orbitConfigVersion.cmake")})

@@ -76,33 +76,23 @@ TEST(Adoption, OfASubreaper)
 	EXPECT_EQ(main.wait(), 0);
 }
 
-constexpr int no_namespaces = 77;
-
-// Run a function in the first process of a namespace. Its status; a negative one if that does not end by itself.
-template <class F> int run_as_init(int more_namespaces, F body)
+TEST(Adoption, OfInit)
 {
-	OtherMain main([=] {
-		if (unshare(CLONE_NEWUSER | CLONE_NEWPID | more_namespaces))
-			return no_namespaces;
+	OtherMain main([] {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWPID))
+			return 77;
 
-		const pid_t init = fork();
+		const pid_t init = fork(); // the first of its namespace
 		int status = 0;
 
 		if (!init)
-			_exit(getpid() == 1 ? body() : 78);
+			_exit(getpid() == 1 ? lead_a_life() : 78);
 		waitpid(init, &status, 0);
 		return WIFEXITED(status) ? WEXITSTATUS(status) : 79;
 	});
 	const int status = main.wait();
 
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-TEST(Adoption, OfInit)
-{
-	const int status = run_as_init(0, lead_a_life);
-
-	if (status == no_namespaces)
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
 		GTEST_SKIP() << "no namespaces here";
 	EXPECT_EQ(status, 0);
 }
@@ -126,36 +116,46 @@ std::size_t count_zombies()
 // another parent and leave no more zombies.
 TEST(Adoption, OfAnInitThatDoesNotReap)
 {
-	const int status = run_as_init(CLONE_NEWNS, [] {
-		if (mount("proc", "/proc", "proc", 0, nullptr))
-			return no_namespaces;
+	OtherMain main([] {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS))
+			return 77;
 
-		const pid_t program = fork();
-		int ended = 0;
+		const pid_t init = fork();
+		int status = 0;
 
-		if (!program) {
-			const auto some_work = [](int rounds) {
-				while (rounds--)
-					if (make_orbit().call({}, [] { return 7; }) != 7)
-						_exit(1);
-			};
+		if (!init) {
+			if (mount("proc", "/proc", "proc", 0, nullptr))
+				_exit(77);
 
-			some_work(2);
-			std::this_thread::sleep_for(6s);
+			const pid_t program = fork();
 
-			const std::size_t zombies = count_zombies();
+			if (!program) {
+				const auto some_work = [](int rounds) {
+					while (rounds--)
+						if (make_orbit().call({}, [] { return 7; }) != 7)
+							_exit(1);
+				};
 
-			some_work(20);
-			// Who has been a parent may take a moment to end.
-			_exit(eventually([zombies] {
-				return make_orbit().fd() >= 0 && count_zombies() <= zombies;
-			}) ? 0 : 2);
+				some_work(2);
+				std::this_thread::sleep_for(6s);
+
+				const std::size_t zombies = count_zombies();
+
+				some_work(20);
+				// Who has been a parent may take a moment to end.
+				_exit(eventually([zombies] {
+					return make_orbit().fd() >= 0 && count_zombies() <= zombies;
+				}) ? 0 : 2);
+			}
+			waitpid(program, &status, 0); // and nobody else
+			_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 78);
 		}
-		waitpid(program, &ended, 0); // and nobody else
-		return WIFEXITED(ended) ? WEXITSTATUS(ended) : 78;
+		waitpid(init, &status, 0);
+		return WIFEXITED(status) ? WEXITSTATUS(status) : 79;
 	});
+	const int status = main.wait();
 
-	if (status == no_namespaces)
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
 		GTEST_SKIP() << "no namespaces here";
 	EXPECT_EQ(status, 0);
 }
