@@ -479,9 +479,12 @@ void orbit_pool_destroy(orbit_pool *pool) noexcept
 	if (pool->copied_on_fork)
 		forget_copy_on_fork(pool);
 
+	// The addresses last: another thread may have them at once, for a pool that orbits are shown, and what
+	// the backend still does to their views of this one would harm that.
+	pool->backend->pool_destroy(pool);
+
 	const int err = release_addresses(&pool->range);
 
-	pool->backend->pool_destroy(pool);
 	if (err) {
 		// No mapping left to spare: the memory stays where it is, so the
 		// addresses must not be handed out again.
