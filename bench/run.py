@@ -96,7 +96,7 @@ class Session:
             self.figures.update({prefix + name: value for name, value in reader.figures.items()})
             self.samples.update(reader.samples)
             if not prefix:
-                self.context.update(reader.context)
+                self.context = {**reader.context, **self.context}   # the first: portable is another backend
         if "apps" in self.questions:
             self.run_apps(progress)
         progress.end()

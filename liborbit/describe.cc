@@ -88,7 +88,7 @@ constexpr Words all_words[] = {
 	{EMFILE, everywhere, "the program has no descriptor left (RLIMIT_NOFILE)"},
 	{ENFILE, everywhere, "the system has no descriptor left"},
 	{ENOMEM, in(ORBIT_STEP_CALL), "no memory for the task or its snapshot (RLIMIT_AS, RLIMIT_DATA, a memory cgroup)"},
-	{ENOMEM, in(ORBIT_STEP_POOL), "no memory, or no room in the address window, or RLIMIT_AS, or RLIMIT_DATA"},
+	{ENOMEM, in(ORBIT_STEP_POOL), "no memory, or no room in the address window, or RLIMIT_AS, RLIMIT_DATA, or RLIMIT_MEMLOCK after mlockall()"},
 	{ENOMEM, making, "no memory for another process or thread (RLIMIT_AS, RLIMIT_DATA, a memory cgroup, vm.overcommit_memory)"},
 	{ENOMEM, everywhere, "no memory"},
 	{ECHILD, making, "the orbit's process died before it was ready"},

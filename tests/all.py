@@ -65,7 +65,9 @@ NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNo
                "Tracked.TheApplicationsHandlerIsCalledAsTheKernelWould",
                "SignalHandlers.ThatInterruptTheLibraryAndCallItAreRefusedAndNothingHangs",
                "SignalHandlers.WhatTheyDestroyIsDestroyedWhenTheThreadLeavesTheLibrary",
-               "SignalHandlers.ThatInterruptASendDoNotSendIntoIt")
+               "SignalHandlers.ThatInterruptASendDoNotSendIntoIt",
+               # Its memory is at none of the addresses that TSan lets programs have.
+               "P11_Others.Lesson09_AreNotConcernedByPoolsAtTheirAddresses")
 NOT_BY = {"asan": NOT_BY_ASAN, "tsan": NOT_BY_TSAN}
 # Tasks crash there on purpose: the signal is wanted, and not the sanitizer's report of it.
 LET_CRASH = {"ASAN_OPTIONS": "handle_segv=0:handle_sigbus=0:handle_abort=0",

@@ -103,6 +103,34 @@ def idle_orbits(figures):
     return "at most 200 KiB", f"{extra:.0f} KiB", extra <= 200
 
 
+def portable_call(figures, pool, spread):
+    return figures[f"portable/pool={pool}/{spread}/call"]
+
+
+def portable_fork(pool, spread, limit):
+    """Fork and wait, by a call after such a change, on a kernel without orbits."""
+    def ratio(figures):
+        found = figures[f"portable/fork/heap={pool}"] / portable_call(figures, pool, spread)
+        return f"at least {limit}", f"{found:.1f}", found >= limit
+    return ratio
+
+
+def portable_runs(figures):
+    return at_most(1.2, portable_call(figures, "512M", "runs/pages=500")
+                   / portable_call(figures, "64M", "runs/pages=500"))
+
+
+def portable_first(figures):
+    name = "portable/first/pool=256M"
+    return at_most(1.2, figures[f"{name}/call"] / figures[f"{name}/memcpy"])
+
+
+def portable_write(figures):
+    """The first write to a page: after a call, and after fork() with the child alive."""
+    return at_most(0.7, figures["portable/pool=256M/scattered/pages=1024/write"]
+                   / figures["portable/fork_copies/heap=256M/pages=1024/write"])
+
+
 CHECKS = [
     ("call with one changed page and the next write to it / pipe round trip",
      one_page("pool=16M/adjacent")),
@@ -122,6 +150,12 @@ CHECKS = [
     ("call that queues behind others (the worst of 1, 16, 256) / on an empty queue", queued),
     ("fork() and wait with 16 MiB / call with a pool of 16 MiB", fork_and_wait),
     (f"{ORBITS} idle orbits: memory each, beyond a forked process's", idle_orbits),
+    *((f"portable: fork() and wait with {pool} / call with {pages} scattered pages changed",
+       portable_fork(pool, f"scattered/pages={pages}", limit))
+      for pages, limit in ((16, 100), (1024, 20)) for pool in ("256M", "1G")),
+    ("portable: first write after a call / after fork(), child alive", portable_write),
+    ("portable: 100 runs of 5 pages in 512 MiB / in 64 MiB", portable_runs),
+    ("portable: the first call with a pool of 256 MiB / memcpy to new memory", portable_first),
 ]
 
 

@@ -281,7 +281,10 @@ int claim_addresses(std::uintptr_t start, std::size_t bytes)
 			auto *range = static_cast<Range *>(calloc(1, sizeof(Range)));
 			const int err = range ? take_addresses_at(range, start, next - start) : -ENOMEM;
 
-			if (err) {
+			if (err == -EEXIST && is_kept_free(start, next)) {
+				*range = {start, next - start, outside};
+				outside = range;
+			} else if (err) {
 				free(range);
 				return err == -EEXIST ? -EADDRINUSE : err;
 			}

@@ -533,6 +533,10 @@ struct Record {
 // it is not known that malloc() will not. A range of the main program's must not be there.
 ORBIT_STATE Record doubtful;
 
+// Where the zygote filled the gaps: from an address on, between what was mapped.
+ORBIT_STATE std::uintptr_t filled_from;
+ORBIT_STATE Record mapped_before;
+
 // What the zygote finds when it begins.
 struct Layout {
 	Record mapped;	  // all of it
@@ -612,6 +616,8 @@ int fill_gaps(const Record &mapped, bool all)
 	std::uintptr_t last = all ? lowest : hole_end;
 	int err = 0;
 
+	filled_from = last;
+	mapped_before = mapped;
 	for (std::size_t i = 0; !err && i < mapped.count; i++) {
 		const std::uintptr_t start = mapped.items[i].start, end = start + mapped.items[i].bytes;
 
@@ -788,6 +794,18 @@ int keep_apart()
 		keep_apart_from_any(&layout);
 	return 0;
 }
+
+} // namespace
+
+bool is_kept_free(std::uintptr_t start, std::uintptr_t end)
+{
+	const Area *const next = mapped_before.find(start);
+
+	return start >= filled_from && next != mapped_before.items + mapped_before.count && next->start >= end &&
+	       (end <= hole.start || start >= hole.start + hole.bytes);
+}
+
+namespace {
 
 // ---- The child of the zygote ----------------------------------------------------------------
 

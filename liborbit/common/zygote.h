@@ -29,6 +29,9 @@ int fork_from_zygote(const Birth &birth, const orbit_options *options);
 // In a forked child: the zygote is the parent's.
 void forget_zygote();
 
+// In an orbit: is there nothing at these addresses but what keeps the zygote's children out of them?
+bool is_kept_free(std::uintptr_t start, std::uintptr_t end);
+
 // Pieces of memory.
 struct Area {
 	std::uintptr_t start;

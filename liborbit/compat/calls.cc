@@ -734,6 +734,7 @@ void end(Module *module)
 
 // What their tasks commit is put in place by a thread of the library. A module's tasks end in their
 // order, so it waits for the oldest of each.
+
 // With the lock. Receive what is there from a task, and put it in place; did it end?
 bool collect(Module *module, Task *task)
 {

@@ -51,6 +51,10 @@ class Gate(unittest.TestCase):
         self.assertEqual(self.verdicts({"x/memory each, KiB": 1050, "y/memory each, KiB": 1051}, baseline),
                          {"x/memory each, KiB": "same", "y/memory each, KiB": "worse"})
 
+    def test_what_processes_carry_has_more_room(self):
+        self.assertEqual(self.verdicts({"portable/a": 1100, "portable/b": 1101}, {"portable/a": 1000.0, "portable/b": 1000.0}),
+                         {"portable/a": "same", "portable/b": "worse"})
+
     def test_what_the_scheduler_decides_is_free_but_must_be_there(self):
         baseline = {"scale/queue=16/call": 1000.0, "call/async/batch=1/pages=0": 1000.0}
         self.assertEqual(self.verdicts({"scale/queue=16/call": 3000.0}, baseline),
@@ -101,6 +105,13 @@ class Checks(unittest.TestCase):
             for spread in ("adjacent/every=1", "scattered/mixed"):
                 figures[f"modes/{mode}/{spread}/write"] = 10.0
                 figures[f"modes/{mode}/{spread}/call"] = call
+        for pool in ("64M", "256M", "512M", "1G"):
+            figures[f"portable/fork/heap={pool}"] = 100000.0
+            for spread, call in ("runs/pages=500", 2000.0), ("scattered/pages=16", 900.0), ("scattered/pages=1024", 4000.0):
+                figures[f"portable/pool={pool}/{spread}/call"] = call
+        figures["portable/pool=256M/scattered/pages=1024/write"] = 600.0
+        figures["portable/fork_copies/heap=256M/pages=1024/write"] = 1000.0
+        figures["portable/first/pool=256M/call"] = figures["portable/first/pool=256M/memcpy"] = 5000.0
         return figures
 
     def test_all_hold(self):
@@ -112,10 +123,12 @@ class Checks(unittest.TestCase):
         figures["call/pipe"] = 700.0
         figures["call/queue/waiting=256"] = 530.0
         figures["modes/adaptive/scattered/mixed/call"] = 560.0
+        figures["portable/fork/heap=1G"] = 50000.0
         wrong = [check.what for check in checks.judge(figures) if check.holds is False]
-        self.assertEqual(len(wrong), 5, wrong)      # one page in two modes, nothing changed, adaptive, the queue
+        # One page in two modes, nothing changed, adaptive, the queue; portable: 16 pages and 1024.
+        self.assertEqual(len(wrong), 7, wrong)
         text = "\n".join(checks.table(checks.judge(figures)))
-        self.assertEqual(text.count(" NO"), 5)
+        self.assertEqual(text.count(" NO"), 7)
 
     def test_what_was_not_measured_neither_holds_nor_not(self):
         found = checks.judge({})

@@ -8,6 +8,8 @@
 #include "tap.h"
 
 #include <malloc.h>
+#include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -174,6 +176,14 @@ static void a_scratch_can_be_empty(void)
 
 /* ---- Lesson 25: the allocator --------------------------------------------------------- */
 
+static bool is_filled(const char *piece, char with, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		if (piece[i] != with)
+			return false;
+	return true;
+}
+
 static void lesson25_pieces_are_aligned_within_and_given_back(void)
 {
 	struct orbit_pool *pool = orbit_pool_create(NULL, 16 * PAGE);
@@ -181,6 +191,7 @@ static void lesson25_pieces_are_aligned_within_and_given_back(void)
 	const char *const end = (char *)pool->rawptr + pool->length;
 	size_t used = pool->used, count = 0;
 	char *pieces[4096];
+	size_t sizes[4096];
 
 	for (size_t size = 1;; size = size % 97 + 1) {
 		char *piece = orbit_alloc(alloc, size);
@@ -189,15 +200,74 @@ static void lesson25_pieces_are_aligned_within_and_given_back(void)
 			break; /* full is an error, and not the end */
 		CHECK((unsigned long)piece % 16 == 0);
 		CHECK(piece >= (char *)pool->rawptr && piece + size <= end);
-		memset(piece, 0x5a, size);
+		memset(piece, (int)count, size);
+		sizes[count] = size;
 		pieces[count++] = piece;
 	}
 	CHECK(count > 500 && count < 4096);
 	CHECK(pool->used <= pool->length && pool->used > pool->length - 2 * PAGE);
-	while (count)
-		orbit_free(alloc, pieces[--count]);
+	while (count) {
+		count--;
+		CHECK(is_filled(pieces[count], (char)count, sizes[count])); /* no two overlap */
+		orbit_free(alloc, pieces[count]);
+	}
 	CHECK(pool->used == used);
 	CHECK(orbit_alloc(alloc, 15 * PAGE) != NULL);
+	orbit_allocator_destroy(alloc);
+}
+
+struct share {
+	struct orbit_allocator *alloc;
+	pthread_t thread;
+	int number;
+	long bad;
+};
+
+/* Takes pieces and gives them back, in another order, and looks whether they were its own meanwhile. */
+static void *take_and_give_back(void *data)
+{
+	struct share *share = data;
+	char *pieces[16] = {NULL};
+	size_t sizes[16];
+	unsigned seed = (unsigned)share->number;
+
+	for (int round = 0; round < 300000; round++) {
+		const unsigned at = (unsigned)rand_r(&seed) % 16;
+		const char mine = (char)(share->number * 16 + (int)at);
+
+		if (pieces[at]) {
+			share->bad += !is_filled(pieces[at], mine, sizes[at]);
+			orbit_free(share->alloc, pieces[at]);
+			pieces[at] = NULL;
+			continue;
+		}
+		sizes[at] = (size_t)rand_r(&seed) % 200 + 1;
+		pieces[at] = orbit_alloc(share->alloc, sizes[at]);
+		share->bad += !pieces[at];
+		if (pieces[at])
+			memset(pieces[at], mine, sizes[at]);
+	}
+	for (int at = 0; at < 16; at++)
+		orbit_free(share->alloc, pieces[at]);
+	return NULL;
+}
+
+static void lesson25_threads_share_it(void)
+{
+	struct orbit_pool *pool = orbit_pool_create(NULL, 64 * PAGE);
+	struct orbit_allocator *alloc = orbit_allocator_from_pool(pool, true);
+	const size_t used = pool->used;
+	struct share shares[4];
+
+	for (int i = 0; i < 4; i++) {
+		shares[i] = (struct share){alloc, 0, i + 1, 0};
+		CHECK(!pthread_create(&shares[i].thread, NULL, take_and_give_back, &shares[i]));
+	}
+	for (int i = 0; i < 4; i++) {
+		pthread_join(shares[i].thread, NULL);
+		CHECK(!shares[i].bad);
+	}
+	CHECK(pool->used == used);
 	orbit_allocator_destroy(alloc);
 }
 
@@ -210,6 +280,7 @@ int main(void)
 		TEST(a_child_makes_its_own),
 		TEST(a_scratch_can_be_empty),
 		TEST(lesson25_pieces_are_aligned_within_and_given_back),
+		TEST(lesson25_threads_share_it),
 	};
 
 	return run_tests(tests, sizeof(tests) / sizeof(*tests));

@@ -176,6 +176,18 @@ int lead_a_life(bool threads_before)
 		return 80 + wrong;
 	if (!accepted)
 		return 81;
+
+	// So is one of choice for a pool.
+	const auto pool = orbit::Pool::create(
+		page, orbit::PoolOptions{.address = reinterpret_cast<void *>(0x200000000000)});
+	auto orbit = orbit::Orbit::create({.inherit = orbit::Inherit::minimal});
+
+	if (!pool || !orbit)
+		return 83;
+	*pool->as<unsigned char>() = 7;
+	if (orbit->call(*pool, [](const unsigned char *p) { return int{*p}; },
+			static_cast<const unsigned char *>(pool->as<unsigned char>())) != 7)
+		return 84;
 	// And so is what is allocated later, nearly always.
 	return threads_before || nr_accepted >= 5 ? 0 : 82;
 }

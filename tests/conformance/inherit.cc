@@ -19,6 +19,7 @@
 #include <sstream>
 #include <string>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <vector>
 
 namespace {
@@ -554,8 +555,16 @@ TEST_F(InheritMinimal, ForkHandlersRunOnce)
 
 // ---- What it costs ----------------------------------------------------------------------
 
-// The processes that exist for a main program's orbits: those named orbit:*. But for some: an
-// earlier test's may take a moment to end, and there may be other programs.
+bool has_same_program(const std::string &process)
+{
+	struct stat own, its;
+
+	return !stat("/proc/self/exe", &own) && !stat(("/proc/" + process + "/exe").c_str(), &its) &&
+	       own.st_dev == its.st_dev && own.st_ino == its.st_ino;
+}
+
+// The processes that exist for orbits of this program: those named orbit:*. But for some: an
+// earlier test's may take a moment to end.
 std::vector<pid_t> orbit_processes(const std::vector<pid_t> &others = {})
 {
 	std::vector<pid_t> found;
@@ -565,7 +574,7 @@ std::vector<pid_t> orbit_processes(const std::vector<pid_t> &others = {})
 		std::string comm;
 
 		std::ifstream(std::string("/proc/") + entry->d_name + "/comm") >> comm;
-		if (comm.starts_with("orbit:") &&
+		if (comm.starts_with("orbit:") && has_same_program(entry->d_name) &&
 		    std::find(others.begin(), others.end(), std::atoi(entry->d_name)) == others.end())
 			found.push_back(std::atoi(entry->d_name));
 	}

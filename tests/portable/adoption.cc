@@ -76,23 +76,33 @@ TEST(Adoption, OfASubreaper)
 	EXPECT_EQ(main.wait(), 0);
 }
 
-TEST(Adoption, OfInit)
-{
-	OtherMain main([] {
-		if (unshare(CLONE_NEWUSER | CLONE_NEWPID))
-			return 77;
+constexpr int no_namespaces = 77;
 
-		const pid_t init = fork(); // the first of its namespace
+// Run a function in the first process of a namespace. Its status; a negative one if that does not end by itself.
+template <class F> int run_as_init(int more_namespaces, F body)
+{
+	OtherMain main([=] {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWPID | more_namespaces))
+			return no_namespaces;
+
+		const pid_t init = fork();
 		int status = 0;
 
 		if (!init)
-			_exit(getpid() == 1 ? lead_a_life() : 78);
+			_exit(getpid() == 1 ? body() : 78);
 		waitpid(init, &status, 0);
 		return WIFEXITED(status) ? WEXITSTATUS(status) : 79;
 	});
 	const int status = main.wait();
 
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(Adoption, OfInit)
+{
+	const int status = run_as_init(0, lead_a_life);
+
+	if (status == no_namespaces)
 		GTEST_SKIP() << "no namespaces here";
 	EXPECT_EQ(status, 0);
 }
@@ -116,46 +126,36 @@ std::size_t count_zombies()
 // another parent and leave no more zombies.
 TEST(Adoption, OfAnInitThatDoesNotReap)
 {
-	OtherMain main([] {
-		if (unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS))
-			return 77;
+	const int status = run_as_init(CLONE_NEWNS, [] {
+		if (mount("proc", "/proc", "proc", 0, nullptr))
+			return no_namespaces;
 
-		const pid_t init = fork();
-		int status = 0;
+		const pid_t program = fork();
+		int ended = 0;
 
-		if (!init) {
-			if (mount("proc", "/proc", "proc", 0, nullptr))
-				_exit(77);
+		if (!program) {
+			const auto some_work = [](int rounds) {
+				while (rounds--)
+					if (make_orbit().call({}, [] { return 7; }) != 7)
+						_exit(1);
+			};
 
-			const pid_t program = fork();
+			some_work(2);
+			std::this_thread::sleep_for(6s);
 
-			if (!program) {
-				const auto some_work = [](int rounds) {
-					while (rounds--)
-						if (make_orbit().call({}, [] { return 7; }) != 7)
-							_exit(1);
-				};
+			const std::size_t zombies = count_zombies();
 
-				some_work(2);
-				std::this_thread::sleep_for(6s);
-
-				const std::size_t zombies = count_zombies();
-
-				some_work(20);
-				// Who has been a parent may take a moment to end.
-				_exit(eventually([zombies] {
-					return make_orbit().fd() >= 0 && count_zombies() <= zombies;
-				}) ? 0 : 2);
-			}
-			waitpid(program, &status, 0); // and nobody else
-			_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 78);
+			some_work(20);
+			// Who has been a parent may take a moment to end.
+			_exit(eventually([zombies] {
+				return make_orbit().fd() >= 0 && count_zombies() <= zombies;
+			}) ? 0 : 2);
 		}
-		waitpid(init, &status, 0);
-		return WIFEXITED(status) ? WEXITSTATUS(status) : 79;
+		waitpid(program, &ended, 0); // and nobody else
+		return WIFEXITED(ended) ? WEXITSTATUS(ended) : 78;
 	});
-	const int status = main.wait();
 
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+	if (status == no_namespaces)
 		GTEST_SKIP() << "no namespaces here";
 	EXPECT_EQ(status, 0);
 }

@@ -69,7 +69,7 @@ TEST(Bursts, WhatHasWaitedIsGivenBack)
 	for (std::size_t n = 1; n <= calls; n++)
 		EXPECT_EQ(tasks[n - 1].wait(), n * pages);
 	EXPECT_EQ(held.wait(), true);
-	EXPECT_LT(own_memory(), before + 4 * mib);
+	EXPECT_LT(own_memory(), before + 8 * mib); // sanitizers keep notes
 }
 
 } // namespace
