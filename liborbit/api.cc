@@ -7,6 +7,7 @@
 #include "common/fork_copy.h"
 #include "common/futex.h"
 #include "common/memory_limit.h"
+#include "common/sharing.h"
 #include "internal.h"
 
 #include <cstdarg>
@@ -136,7 +137,7 @@ bool is_ours(unsigned made_in)
 
 int check_restrictions(const orbit_options *options)
 {
-	if ((options->flags & ~(ORBIT_KEEP_CORE | ORBIT_RESTART | ORBIT_KEEP_THREADS)) ||
+	if ((options->flags & ~(ORBIT_KEEP_CORE | ORBIT_RESTART | ORBIT_KEEP_THREADS | ORBIT_SHARE)) ||
 	    options->inherit > ORBIT_INHERIT_MINIMAL || (options->nr_ranges && !options->ranges) ||
 	    (options->nr_modules && !options->modules))
 		return -EINVAL;
@@ -151,6 +152,31 @@ int check_restrictions(const orbit_options *options)
 		if (!length || start > UINTPTR_MAX - page_size() ||
 		    length > UINTPTR_MAX - page_size() - start)
 			return -EINVAL;
+	}
+	return 0;
+}
+
+int check_grant(const orbit_shared *shared, std::uint32_t rights)
+{
+	if (!shared || rights > ORBIT_RIGHTS_WRITE)
+		return -EINVAL;
+	return is_ours(shared->generation) ? 0 : -EPERM;
+}
+
+int check_grants(const orbit_options *options)
+{
+	const orbit_grant *const grants = options->grants;
+
+	if (options->nr_grants && (!grants || !(options->flags & ORBIT_SHARE)))
+		return -EINVAL;
+	if (options->nr_grants > ORBIT_MAX_SHARED)
+		return -E2BIG;
+	for (std::size_t i = 0; i < options->nr_grants; i++) {
+		if (const int err = grants[i].pad ? -EINVAL : check_grant(grants[i].shared, grants[i].rights))
+			return err;
+		for (std::size_t j = 0; j < i; j++)
+			if (grants[j].shared == grants[i].shared)
+				return -EINVAL;
 	}
 	return 0;
 }
@@ -525,6 +551,8 @@ int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 		err = check_restrictions(&options);
 	if (!err)
 		err = check_keep_fds(&options);
+	if (!err)
+		err = check_grants(&options);
 	if (err)
 		return err;
 
@@ -543,18 +571,24 @@ int orbit_create(orbit_handle **out, const struct orbit_options *opts) noexcept
 	orbit->backend = backend;
 	orbit->generation = generation();
 	std::strncpy(orbit->name, options.name, sizeof(orbit->name) - 1);
-	if (checking()) [[unlikely]]
-		check_before_create(orbit, &options);
-	err = backend->orbit_create(orbit, &options);
-	check_after_create(orbit, err);
+	if (options.flags & ORBIT_SHARE)
+		err = open_sharing(&orbit->sharing, &options);
+	if (!err) {
+		if (checking()) [[unlikely]]
+			check_before_create(orbit, &options);
+		err = backend->orbit_create(orbit, &options);
+		check_after_create(orbit, err);
+	}
 	if (err) {
 		char text[256];
 
 		orbit_describe_error(err, ORBIT_STEP_CREATE, text, sizeof(text));
 		log(ORBIT_LOG_ERROR, "orbit \"%s\" could not be created: %s (error %d)", options.name, text, -err);
+		close_sharing(orbit->sharing, true);
 		free(orbit);
 		return err;
 	}
+	keep_sharing(orbit->sharing);
 	*out = orbit;
 	return 0;
 }
@@ -574,8 +608,96 @@ void orbit_destroy(orbit_handle *orbit) noexcept
 		close_gate(&orbit->calls);
 	}
 	orbit->backend->orbit_close(orbit);
+	close_sharing(orbit->sharing, is_ours(orbit->generation));
 	check_at_close(orbit);
 	free(orbit);
+}
+
+int orbit_shared_create(orbit_shared **out, size_t bytes, const orbit_shared_options *opts) noexcept
+{
+	const Entered here;
+	orbit_shared_options options;
+	int err = here.error();
+
+	if (!err)
+		err = copy_options(&options, opts);
+	if (!err)
+		err = check_name(&options.name);
+	if (!err && (!out || !bytes || options.flags))
+		err = -EINVAL;
+	if (!err && bytes > SIZE_MAX / 2)
+		err = -ENOMEM;
+	if (!err)
+		prepare(&err);
+	if (err)
+		return err;
+
+	auto *shared = static_cast<orbit_shared *>(calloc(1, sizeof(orbit_shared)));
+
+	if (!shared)
+		return -ENOMEM;
+	shared->generation = generation();
+	err = take_addresses(&shared->range, whole_pages(bytes));
+	if (!err) {
+		err = make_region(shared, options.name);
+		if (err)
+			release_addresses(&shared->range);
+	}
+	if (err)
+		free(shared);
+	else
+		*out = shared;
+	return err;
+}
+
+void orbit_shared_destroy(orbit_shared *shared) noexcept
+{
+	const Entered here;
+
+	if (!shared || in_orbit)
+		return;
+	if (here.error())
+		return leave_over(shared, [](Destroyable *what) { orbit_shared_destroy(static_cast<orbit_shared *>(what)); });
+	destroy_region(shared);
+}
+
+void *orbit_shared_data(const orbit_shared *shared) noexcept
+{
+	return reinterpret_cast<void *>(shared->range.start);
+}
+
+size_t orbit_shared_size(const orbit_shared *shared) noexcept
+{
+	return shared->range.bytes;
+}
+
+int orbit_share(orbit_handle *orbit, orbit_shared *shared, uint32_t rights) noexcept
+{
+	const Entered here;
+	struct orbit_stat st {};
+
+	if (here.error())
+		return here.error();
+	if (!orbit)
+		return -EINVAL;
+	if (!is_ours(orbit->generation))
+		return -EPERM;
+	if (const int err = check_grant(shared, rights))
+		return err;
+	if (!orbit->sharing)
+		return -ENOTSUP;
+	if (const int err = orbit->backend->stat(orbit, &st))
+		return err;
+	return st.state == ORBIT_STATE_DEAD ? -ESHUTDOWN : share(orbit->sharing, shared, rights);
+}
+
+int orbit_shared_renew() noexcept
+{
+	const Entered here;
+
+	if (here.error())
+		return here.error();
+	return in_orbit ? renew_shared() : -EPERM;
 }
 
 int orbit_prepare() noexcept

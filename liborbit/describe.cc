@@ -48,6 +48,9 @@ constexpr Words all_words[] = {
 	{ENXIO, everywhere, "a pool is not mapped: the program has unmapped it itself"},
 	{EPERM, in(ORBIT_STEP_CREATE, ORBIT_STEP_PREPARE, ORBIT_STEP_POOL, ORBIT_STEP_SETUP),
 	 "not possible in an orbit; or refused by a filter, a limit or a security module"},
+	{EPERM, in(ORBIT_STEP_SHARE),
+	 "the main program makes and shares regions, with its own handles, and tasks renew them; or refused by a "
+	 "filter, a limit or a security module"},
 	{EPERM, in(ORBIT_STEP_SEND), "only the process of an orbit can send updates"},
 	{EPERM, everywhere,
 	 "the handle belongs to another process: a child made by fork() cannot use its parent's"},
@@ -60,7 +63,7 @@ constexpr Words all_words[] = {
 	{ENOSPC, in(ORBIT_STEP_SEND, ORBIT_STEP_CALL), "past the orbit's update_limit"},
 	{EPROTO, in(ORBIT_STEP_CALL), "the orbit has not sent the result that it says it has"},
 	{ENODATA, in(ORBIT_STEP_RECEIVE), "there are no more updates"},
-	{ENOENT, in(ORBIT_STEP_CREATE, ORBIT_STEP_PREPARE, ORBIT_STEP_POOL), "/proc is not mounted"},
+	{ENOENT, in(ORBIT_STEP_CREATE, ORBIT_STEP_PREPARE, ORBIT_STEP_POOL, ORBIT_STEP_SHARE), "/proc is not mounted"},
 	{ENOENT, in(ORBIT_STEP_SETUP), "there is no such backend"},
 	{ENOENT, in(ORBIT_STEP_TARGETS), "that refusal is not known any more"},
 	{EALREADY, in(ORBIT_STEP_PREPARE), "orbit_prepare() has been called already"},
@@ -70,12 +73,19 @@ constexpr Words all_words[] = {
 	 "not with this program: it is linked statically, has its own malloc() in the executable, or runs "
 	 "under a sanitizer"},
 	{ENOTSUP, in(ORBIT_STEP_POOL, ORBIT_STEP_SETUP), "ORBIT_TRACKER asks for what this system has not"},
+	{ENOTSUP, in(ORBIT_STEP_SHARE), "the orbit was not made to share memory with (ORBIT_SHARE)"},
+	{ESHUTDOWN, in(ORBIT_STEP_SHARE), "the orbit has ended, or has closed the way that it would hear of it"},
+	{ETOOMANYREFS, in(ORBIT_STEP_CREATE, ORBIT_STEP_SHARE),
+	 "regions are shared with more orbits, all counted, than there may be descriptors (RLIMIT_NOFILE)"},
+	{EBADMSG, in(ORBIT_STEP_SHARE), "a task has taken away what told of shared memory"},
+	{E2BIG, in(ORBIT_STEP_SHARE), "more regions than one orbit can have (ORBIT_MAX_SHARED), or an unknown option"},
 	{E2BIG, everywhere, "more bytes, pools or options than this library knows of or takes"},
 	{EBADF, in(ORBIT_STEP_CREATE), "a descriptor to keep is not open"},
 	{EBADF, everywhere, "the program has closed descriptors of the library"},
 	{EFAULT, in(ORBIT_STEP_CREATE), "a range that is named is not readable"},
 	{EFAULT, everywhere, "the bytes are not readable"},
 	{EFBIG, in(ORBIT_STEP_CREATE), "RLIMIT_FSIZE is less than what the orbit inherits"},
+	{EFBIG, in(ORBIT_STEP_SHARE), "RLIMIT_FSIZE is less than the region"},
 	{EFBIG, everywhere, "RLIMIT_FSIZE is less than a pool, which the portable backend keeps in files"},
 	{EINVAL, in(ORBIT_STEP_CALL, ORBIT_STEP_CREATE, ORBIT_STEP_POOL),
 	 "an argument or an option is malformed, or not known, or named twice"},
@@ -85,10 +95,11 @@ constexpr Words all_words[] = {
 	{EINVAL, everywhere, "an argument is malformed"},
 	{ENAMETOOLONG, everywhere, "the name is too long"},
 	{EDEADLK, everywhere, "a signal handler that has interrupted the library called it"},
+	{EMFILE, in(ORBIT_STEP_SHARE), "no descriptor left: of the program (RLIMIT_NOFILE), or of the orbit (nr_files)"},
 	{EMFILE, everywhere, "the program has no descriptor left (RLIMIT_NOFILE)"},
 	{ENFILE, everywhere, "the system has no descriptor left"},
 	{ENOMEM, in(ORBIT_STEP_CALL), "no memory for the task or its snapshot (RLIMIT_AS, RLIMIT_DATA, a memory cgroup)"},
-	{ENOMEM, in(ORBIT_STEP_POOL), "no memory, or no room in the address window, or RLIMIT_AS, RLIMIT_DATA, or RLIMIT_MEMLOCK after mlockall()"},
+	{ENOMEM, in(ORBIT_STEP_POOL, ORBIT_STEP_SHARE), "no memory, or no room in the address window, or RLIMIT_AS, RLIMIT_DATA, or RLIMIT_MEMLOCK after mlockall()"},
 	{ENOMEM, making, "no memory for another process or thread (RLIMIT_AS, RLIMIT_DATA, a memory cgroup, vm.overcommit_memory)"},
 	{ENOMEM, everywhere, "no memory"},
 	{ECHILD, making, "the orbit's process died before it was ready"},
@@ -182,7 +193,7 @@ int describe_by_probe(int error, orbit_step step, char *buf, std::size_t len)
 {
 	orbit_probe_info info{};
 
-	if (step < ORBIT_STEP_CREATE || step > ORBIT_STEP_SETUP ||
+	if (((step < ORBIT_STEP_CREATE || step > ORBIT_STEP_SETUP) && step != ORBIT_STEP_SHARE) ||
 	    (error != ENOSYS && error != EPERM && error != EACCES && error != EPROTONOSUPPORT && error != ENOTSUP))
 		return 0;
 	info.size = sizeof(info);

@@ -33,6 +33,7 @@ struct Call {
 };
 
 struct CheckState;
+struct Sharing;
 
 // All but the error, which functions return.
 inline void fill_outcome(orbit_outcome *out, const orbit_result &result)
@@ -185,12 +186,23 @@ struct orbit_pool : liborbit::Destroyable {
 	void *fork_copy;
 };
 
+struct orbit_shared : liborbit::Destroyable {
+	liborbit::Range range;
+	unsigned generation;
+	int fd, readable; // the same file, the second for reading only
+	std::uint64_t number;
+	orbit_shared *next;
+	unsigned holders; // orbits that may have it in place
+	bool destroyed;
+};
+
 struct orbit_handle : liborbit::Destroyable {
 	const liborbit::Backend *backend;
 	unsigned generation;
 	int fd;
 	void *impl;
 	liborbit::CheckState *check; // with ORBIT_CHECK, see check.h
+	liborbit::Sharing *sharing; // with ORBIT_SHARE, see sharing.h
 	std::uint32_t calls; // a gate (futex.h): how many are under way; orbit_destroy() closes it
 	char name[ORBIT_NAME_LEN];
 };

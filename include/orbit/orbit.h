@@ -66,6 +66,9 @@ struct orbit_task;
 /* What updates may change. */
 struct orbit_targets;
 
+/* Memory that the main program and orbits of its choice write to at the same time. */
+struct orbit_shared;
+
 /* Some of the main program's memory. */
 struct orbit_range {
 	void *start;
@@ -272,6 +275,121 @@ ORBIT_API size_t orbit_pool_size(const struct orbit_pool *pool) ORBIT_NOTHROW;
  */
 ORBIT_API int orbit_pool_fd(const struct orbit_pool *pool) ORBIT_NOTHROW;
 
+/* ---- Shared memory ---------------------------------------------------------- */
+
+/* With how many regions at a time one orbit may share memory. */
+#define ORBIT_MAX_SHARED 128
+
+/* What an orbit may do with a region. */
+enum orbit_rights {
+	ORBIT_RIGHTS_NONE,  /* it is not there */
+	ORBIT_RIGHTS_READ,  /* mprotect() cannot change that */
+	ORBIT_RIGHTS_WRITE, /* read and write */
+};
+
+/* A region for an orbit that is made, see orbit_options.grants. */
+struct orbit_grant {
+	struct orbit_shared *shared;
+	uint32_t rights; /* enum orbit_rights */
+	uint32_t pad;	 /* 0 */
+};
+
+/**
+ * struct orbit_shared_options - for orbit_shared_create()
+ * @size: sizeof(struct orbit_shared_options).
+ * @name: For people: in /proc/self/maps.  NULL for none; otherwise shorter than
+ *	ORBIT_NAME_LEN.
+ * @flags: Must be 0.
+ */
+struct orbit_shared_options {
+	size_t size;
+	const char *name;
+	uint64_t flags;
+};
+
+/**
+ * orbit_shared_create() - make a region of memory to share with orbits
+ * @out: Where to put the handle; untouched on error.
+ * @bytes: Its size; rounded up to whole pages.
+ * @opts: NULL for defaults.
+ *
+ * A region is no pool: what one side writes the others see at once, at the same
+ * address, and no snapshot has it.  So it must be taken for what another program
+ * might write there at any moment: copy a value, then check the copy.  It reads as
+ * zero at first, and takes no room until it is written.  No orbit has it before
+ * orbit_share() or orbit_options.grants gives it.  It is in no file system, has no
+ * name there, and is gone with the last process that has it.  A child made by fork()
+ * does not have it: an access raises SIGSEGV there.  The caller owns the handle.
+ *
+ * Returns 0.  -EINVAL: @bytes is 0, @out is NULL or an option is malformed.
+ * -E2BIG: an option this library does not know is set.  -ENAMETOOLONG.
+ * -ENOMEM: no memory, or no room of that size in the address window.  -EMFILE,
+ * -ENFILE: no descriptor left (it takes two).  -EFBIG: RLIMIT_FSIZE is less than
+ * @bytes.  -ENOENT: /proc is not mounted.  -EPERM: called in an orbit.  -ENOSYS, -EPERM,
+ * -EACCES, -EPROTONOSUPPORT: no orbits here, see orbit_probe().
+ */
+ORBIT_API int orbit_shared_create(struct orbit_shared **out, size_t bytes,
+				  const struct orbit_shared_options *opts) ORBIT_NOTHROW;
+
+/**
+ * orbit_shared_destroy() - give a region back
+ * @shared: The handle, or NULL.
+ *
+ * It is taken from the orbits that have it, as by orbit_share() with
+ * ORBIT_RIGHTS_NONE: a task that runs keeps it.  No thread of the caller may use the
+ * memory any more.  Its addresses are free again when no orbit has it: each has let
+ * it go by the beginning of its next task, or its destruction.
+ */
+ORBIT_API void orbit_shared_destroy(struct orbit_shared *shared) ORBIT_NOTHROW;
+
+/** orbit_shared_data() - the region's first byte, aligned to a page. */
+ORBIT_API void *orbit_shared_data(const struct orbit_shared *shared) ORBIT_NOTHROW;
+
+/** orbit_shared_size() - the region's size in bytes, a multiple of the page size. */
+ORBIT_API size_t orbit_shared_size(const struct orbit_shared *shared) ORBIT_NOTHROW;
+
+/**
+ * orbit_share() - say what an orbit may do with a region
+ * @orbit: An orbit that was created with ORBIT_SHARE.
+ * @shared: The region.
+ * @rights: enum orbit_rights, from now on.
+ *
+ * Each task begins with what the orbit had been given by then: all that was given
+ * or taken back before its call counts, and of what came between the call and its
+ * beginning the last.  For a task that runs nothing changes, unless it calls
+ * orbit_shared_renew().  A process that takes the place of another (ORBIT_RESTART) has
+ * the same.  What a task forks has it not.
+ *
+ * The rights hold against whatever the orbit's code does with its memory, which
+ * mprotect() is part of.  They are no fence against a program of the same user that
+ * means harm: that can look for the main program's descriptors in /proc.
+ *
+ * An orbit that cannot put in place what it was given (no memory, too many mappings, no
+ * descriptor because its tasks have left some open) ends before the task begins: its
+ * exit status is the errno value.
+ *
+ * Returns 0.  -EINVAL.  -ENOTSUP: the orbit was created without ORBIT_SHARE.
+ * -ESHUTDOWN: the orbit has ended, or has closed its end.  -E2BIG: it has
+ * ORBIT_MAX_SHARED regions.  -EMFILE: it has as many as @nr_files of its creation
+ * leaves it descriptors for.  -ETOOMANYREFS: of all orbits' regions together there are
+ * more than RLIMIT_NOFILE, without privileges.  -EBADF: the application has closed
+ * descriptors of the library.  -ENOMEM, -ENOBUFS.  -EPERM: a handle is of another
+ * process.  On an error nothing has changed.
+ */
+ORBIT_API int orbit_share(struct orbit_handle *orbit, struct orbit_shared *shared,
+			  uint32_t rights) ORBIT_NOTHROW;
+
+/**
+ * orbit_shared_renew() - in a task: have what is shared by now
+ *
+ * For a task that runs for long.  It costs two loads if nothing has changed.
+ *
+ * Returns 0.  -EPERM: not in an orbit, or in what a task has forked.  -EMFILE, -ENOMEM:
+ * some of it may be in place; try again.  -EBADMSG, -EBADF: tasks have closed or taken what
+ * they do not know.
+ */
+ORBIT_API int orbit_shared_renew(void) ORBIT_NOTHROW;
+
 /* ---- Orbits --------------------------------------------------------------- */
 
 /* orbit_options.flags */
@@ -280,6 +398,8 @@ ORBIT_API int orbit_pool_fd(const struct orbit_pool *pool) ORBIT_NOTHROW;
 /* Threads of a task may go on when it has returned, as those of OpenMP do.  What they
  * write to pools then is in the views of later tasks. */
 #define ORBIT_KEEP_THREADS (1ULL << 2)
+/* Memory can be shared with it, see orbit_share(). */
+#define ORBIT_SHARE (1ULL << 3)
 
 /* orbit_outcome.code, with ORBIT_CAUSE_EXIT: the task has left threads behind */
 #define ORBIT_EXIT_THREADS 254
@@ -316,7 +436,7 @@ ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
 /**
  * struct orbit_options - for orbit_create()
  * @size: sizeof(struct orbit_options).
- * @flags: ORBIT_KEEP_CORE, ORBIT_RESTART, ORBIT_KEEP_THREADS, or 0.
+ * @flags: ORBIT_KEEP_CORE, ORBIT_RESTART, ORBIT_KEEP_THREADS, ORBIT_SHARE, or 0.
  * @name: For people: the process is called "orbit:NAME".  NULL for none;
  *	otherwise shorter than ORBIT_NAME_LEN.
  * @keep_fds: Descriptors that the orbit shall keep besides 0, 1 and 2.
@@ -324,7 +444,7 @@ ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
  * @queue_limit: How many tasks may wait or run, up to ORBIT_MAX_QUEUE; 0 for
  *	ORBIT_DEFAULT_QUEUE.
  * @nr_files: How many descriptors the orbit may have open: 0, 1, 2, those it
- *	keeps, and one of its own included.  0 for what RLIMIT_NOFILE says.
+ *	keeps, and one of its own (with ORBIT_SHARE two) included.  0 for what RLIMIT_NOFILE says.
  * @memory_limit: Bytes that it may use beyond what it has at the start, what it
  *	writes to pools included; past it, it is killed.  UINT64_MAX for no limit.  0 for
  *	what the environment variable ORBIT_MEMORY_LIMIT says (bytes, or with one of the
@@ -347,6 +467,9 @@ ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
  * @modules: Likewise: an address in each shared library whose global variables
  *	it shall find, besides those of the executable.
  * @nr_modules: How many.
+ * @grants: With ORBIT_SHARE: what is shared with it from the beginning; no region
+ *	twice.
+ * @nr_grants: How many, up to ORBIT_MAX_SHARED.
  */
 struct orbit_options {
 	size_t size;
@@ -364,6 +487,8 @@ struct orbit_options {
 	size_t nr_ranges;
 	const void *const *modules;
 	size_t nr_modules;
+	const struct orbit_grant *grants;
+	size_t nr_grants;
 };
 
 /**
@@ -395,12 +520,12 @@ struct orbit_options {
  * linker does with stdout, it is the library's.
  *
  * Returns 0.  -EINVAL, -E2BIG, -ENAMETOOLONG: an option is malformed, unknown or
- * too long.  -EBADF: a descriptor to keep is not open.  -ENOMEM, -EAGAIN,
+ * too long.  -EBADF: a descriptor to keep is not open, or one of the library's.  -ENOMEM, -EAGAIN,
  * -EMFILE, -ENFILE: no memory, process or descriptor left.  -ECHILD: the new
  * process died before it was ready.  -ENOENT: /proc is not mounted.  -ENXIO:
  * orbit_prepare() has not been called or its process is gone, or a module named was
  * loaded later.  -EFAULT: a range named is not readable.  -EADDRINUSE: a range
- * named is where malloc() in the orbit might allocate.  -EPERM: called in an orbit.  -ENOSYS, -EPERM, -EACCES, -EPROTONOSUPPORT: no orbits here, see
+ * named is where malloc() in the orbit might allocate.  -ETOOMANYREFS: as orbit_share().  -EPERM: called in an orbit.  -ENOSYS, -EPERM, -EACCES, -EPROTONOSUPPORT: no orbits here, see
  * orbit_probe().
  */
 ORBIT_API int orbit_create(struct orbit_handle **out,
@@ -924,6 +1049,7 @@ enum orbit_step {
 	ORBIT_STEP_RECEIVE, /* orbit_task_receive(), orbit_task_apply_all() */
 	ORBIT_STEP_TARGETS, /* what declares targets */
 	ORBIT_STEP_APPLY,   /* orbit_update_apply() */
+	ORBIT_STEP_SHARE,   /* orbit_shared_create(), orbit_share(), orbit_shared_renew() */
 };
 
 /**

@@ -285,6 +285,84 @@ T Untrusted<T>::in(const Pool &pool, std::size_t count) const noexcept
 	return fits && at % alignof(Object) == 0 ? value_ : nullptr;
 }
 
+/// What an orbit may do with shared memory.
+enum class Rights : std::uint32_t {
+	none = ORBIT_RIGHTS_NONE,
+	read = ORBIT_RIGHTS_READ,
+	write = ORBIT_RIGHTS_WRITE, ///< Read and write.
+};
+
+/// Memory that the main program and the orbits that are given it, by Orbit::share() or
+/// Options::grants, write to at the same time, at the same address. It is no pool: no
+/// snapshot has it, and whatever lies there may change at any moment to anything. Copy, then
+/// check, or use atomics.
+class Shared {
+public:
+	/// Makes a region of zeroes, rounded up to whole pages. Errors: as
+	/// orbit_shared_create(). The name is for people.
+	[[nodiscard]] static expected<Shared> create(std::size_t bytes, const char *name = nullptr) noexcept
+	{
+		const orbit_shared_options options{.size = sizeof(options), .name = name, .flags = 0};
+		orbit_shared *raw = nullptr;
+
+		if (int err = orbit_shared_create(&raw, bytes, &options))
+			return tl::unexpected(Error(err, ORBIT_STEP_SHARE));
+		return Shared(raw);
+	}
+
+	std::byte *data() const noexcept { return static_cast<std::byte *>(orbit_shared_data(raw())); }
+
+	/// In bytes.
+	std::size_t size() const noexcept { return orbit_shared_size(raw()); }
+
+	std::span<std::byte> span() const noexcept { return {data(), size()}; }
+
+	/// The object of type T that lies at an offset in bytes; nullptr where none
+	/// fits or it would be misaligned. An untouched region is all zeroes.
+	template <class T> T *as(std::size_t offset = 0) const noexcept
+	{
+		static_assert(std::is_trivially_copyable_v<T>, "others may write anything there");
+		if (offset > size() || size() - offset < sizeof(T) || offset % alignof(T))
+			return nullptr;
+		return std::launder(reinterpret_cast<T *>(data() + offset));
+	}
+
+	/// In a task that runs for long: have what is shared by now. Errors: as
+	/// orbit_shared_renew().
+	static expected<void> renew() noexcept
+	{
+		if (int err = orbit_shared_renew())
+			return tl::unexpected(Error(err, ORBIT_STEP_SHARE));
+		return {};
+	}
+
+	/// The C handle; stays owned by this object.
+	orbit_shared *raw() const noexcept { return raw_.get(); }
+
+private:
+	struct Destroy {
+		void operator()(orbit_shared *shared) const noexcept { orbit_shared_destroy(shared); }
+	};
+
+	explicit Shared(orbit_shared *raw) noexcept : raw_(raw) {}
+
+	std::unique_ptr<orbit_shared, Destroy> raw_;
+};
+
+/// A region for an orbit that is made.
+class Grant {
+public:
+	Grant(const Shared &shared, Rights rights) noexcept
+		: raw_{shared.raw(), static_cast<std::uint32_t>(rights), 0}
+	{
+	}
+
+private:
+	orbit_grant raw_; // and nothing else: an array of these is one of those
+};
+
+static_assert(sizeof(Grant) == sizeof(orbit_grant) && std::is_standard_layout_v<Grant>);
+
 /// How a snapshot keeps what the main program changes.
 enum class Mode : std::uint32_t {
 	cow = ORBIT_SNAP_COW,		///< Copy what is changed too soon.
@@ -394,6 +472,8 @@ struct Options {
 	Inherit inherit = Inherit::all;
 	std::span<const orbit_range> ranges{};	///< For Inherit::minimal: memory to have as well,
 	std::span<const void *const> modules{}; ///< and an address in each further module.
+	bool share = false;		 ///< Orbit::share() can be used; not needed with
+	std::span<const Grant> grants{}; ///< what is shared from the beginning.
 };
 
 namespace detail {
@@ -1207,7 +1287,8 @@ public:
 			.size = sizeof(raw_options),
 			.flags = (options.keep_core ? ORBIT_KEEP_CORE : 0) |
 				 (options.restart ? ORBIT_RESTART : 0) |
-				 (options.keep_threads ? ORBIT_KEEP_THREADS : 0),
+				 (options.keep_threads ? ORBIT_KEEP_THREADS : 0) |
+				 (options.share || !options.grants.empty() ? ORBIT_SHARE : 0),
 			.name = options.name,
 			.keep_fds = options.keep_fds.data(),
 			.nr_keep_fds = options.keep_fds.size(),
@@ -1221,6 +1302,8 @@ public:
 			.nr_ranges = options.ranges.size(),
 			.modules = options.modules.data(),
 			.nr_modules = options.modules.size(),
+			.grants = reinterpret_cast<const orbit_grant *>(options.grants.data()),
+			.nr_grants = options.grants.size(),
 		};
 		orbit_handle *raw = nullptr;
 
@@ -1336,6 +1419,14 @@ public:
 					   &cancelled))
 			return tl::unexpected(Error(err));
 		return cancelled;
+	}
+
+	/// What its tasks may do with a region, from now on; for those that began before,
+	/// see Shared::renew(). Errors: as orbit_share().
+	[[nodiscard]] expected<void> share(const Shared &shared, Rights rights) const noexcept
+	{
+		return detail::check(orbit_share(raw(), shared.raw(), static_cast<std::uint32_t>(rights)),
+				     ORBIT_STEP_SHARE);
 	}
 
 	/// Counters and state: see struct orbit_stat in <orbit/abi.h>.

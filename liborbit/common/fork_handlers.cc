@@ -17,12 +17,14 @@ ORBIT_AT_FORK void before_fork()
 {
 	make_fork_copies();
 	portable_before_fork();
+	sharing_before_fork();
 	reservation_before_fork();
 }
 
 ORBIT_AT_FORK void after_fork_in_parent()
 {
 	reservation_after_fork_in_parent();
+	sharing_after_fork_in_parent();
 	portable_after_fork_in_parent();
 	drop_fork_copies();
 }
@@ -30,6 +32,7 @@ ORBIT_AT_FORK void after_fork_in_parent()
 ORBIT_AT_FORK void after_fork_in_child()
 {
 	reservation_after_fork_in_child();
+	sharing_after_fork_in_child();
 	portable_after_fork_in_child();
 	place_fork_copies(); // over the reservation
 	check_after_fork_in_child();

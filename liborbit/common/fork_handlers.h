@@ -13,10 +13,13 @@ int fork_handlers_error();
 
 // The parts, outermost lock first.
 void portable_before_fork();
+void sharing_before_fork();
 void reservation_before_fork();
 void reservation_after_fork_in_parent();
+void sharing_after_fork_in_parent();
 void portable_after_fork_in_parent();
 void reservation_after_fork_in_child();
+void sharing_after_fork_in_child();
 void portable_after_fork_in_child();
 
 } // namespace liborbit

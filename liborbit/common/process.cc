@@ -4,6 +4,7 @@
 #include "descriptors.h"
 #include "../internal.h"
 #include "fork_copy.h"
+#include "sharing.h"
 #include "signals.h"
 #include "../kernel/syscall.h"
 #include "../portable/fork_server.h"
@@ -14,6 +15,7 @@
 #include <ctime>
 #include <dirent.h>
 #include <fcntl.h>
+#include <initializer_list>
 #include <poll.h>
 #include <stdio_ext.h>
 #include <sys/mman.h>
@@ -193,12 +195,13 @@ void run_switched()
 
 struct Serving {
 	int fd; // the orbit's or its template's
-	std::size_t arg_room;
+	const Birth *birth;
 };
 
 int attach_and_serve(void *user)
 {
-	const auto [fd, arg_room] = *static_cast<const Serving *>(user);
+	const auto [fd, birth] = *static_cast<const Serving *>(user);
+	const std::size_t arg_room = birth->arg_room;
 	sigset_t none;
 
 	// Mapped, not allocated, for an orbit that corrupts its heap to fail in its
@@ -207,6 +210,9 @@ int attach_and_serve(void *user)
 
 	if (arg == MAP_FAILED)
 		return -errno;
+
+	if (const int err = begin_sharing(*birth))
+		return err;
 
 	const int server = attach(fd, ORBIT_CTL_ATTACH);
 
@@ -225,10 +231,10 @@ void sleep_us(long us)
 }
 
 // One process for the orbit. A shortage passes: that is waited for, but not when the orbit is made.
-int spawn_server(int template_fd, std::size_t arg_room, bool first)
+int spawn_server(int template_fd, const Birth &birth, bool first)
 {
 	const long patience_ms = first ? 800 : 20'000, longest_ms = 100;
-	Serving serving = {template_fd, arg_room};
+	Serving serving = {template_fd, &birth};
 	long waited_ms = 0;
 	int err = 0;
 
@@ -249,15 +255,15 @@ int spawn_server(int template_fd, std::size_t arg_room, bool first)
 	return err == -EBUSY ? 0 : err;
 }
 
-int become_template(int client, std::size_t arg_room)
+int become_template(const Birth &birth)
 {
-	const int fd = attach(client, ORBIT_CTL_TEMPLATE);
+	const int fd = attach(birth.client, ORBIT_CTL_TEMPLATE);
 	int err = fd < 0 ? fd : 0;
 
 	for (bool first = true; !err;) {
 		err = sys_ctl(fd, ORBIT_CTL_AWAIT);
 		if (!err) {
-			err = spawn_server(fd, arg_room, first);
+			err = spawn_server(fd, birth, first);
 			first = false;
 		} else if (err == -EINTR) {
 			err = 0;
@@ -312,7 +318,7 @@ int choose_fds(Birth *birth, const orbit_options *options)
 {
 	const bool minimal = options->inherit == ORBIT_INHERIT_MINIMAL;
 
-	birth->fds = static_cast<int *>(calloc(options->nr_keep_fds + 5, sizeof(int)));
+	birth->fds = static_cast<int *>(calloc(options->nr_keep_fds + 7, sizeof(int)));
 	if (!birth->fds)
 		return -ENOMEM;
 	// From the zygote it gets those that are open, and its client besides; a forked child has
@@ -324,8 +330,9 @@ int choose_fds(Birth *birth, const orbit_options *options)
 		birth->fds[birth->nr_fds++] = options->keep_fds[i];
 	if (!minimal)
 		birth->fds[birth->nr_fds++] = birth->client;
-	if (birth->owner >= 0)
-		birth->fds[birth->nr_fds++] = birth->owner;
+	for (const int fd : {birth->owner, birth->shared, birth->shared_page})
+		if (fd >= 0)
+			birth->fds[birth->nr_fds++] = fd;
 	return 0;
 }
 
@@ -391,9 +398,9 @@ int become_orbit(const Birth &birth)
 	if (birth.owner >= 0)
 		become_fork_server(birth);
 
-	Serving serving = {birth.client, birth.arg_room};
+	Serving serving = {birth.client, &birth};
 
-	return birth.flags & ORBIT_RESTART ? become_template(birth.client, birth.arg_room) :
+	return birth.flags & ORBIT_RESTART ? become_template(birth) :
 					     run_on_task_stack(attach_and_serve, &serving);
 }
 

@@ -24,6 +24,8 @@ struct Birth {
 	// What the kernel knows already, and a fork server has to be told.
 	std::uint32_t nr_files;
 	std::uint64_t memory_limit;
+	// With shared memory: the socket and the page that tell of it, see sharing.h.
+	int shared = -1, shared_page = -1;
 };
 
 // Move a descriptor out of the way of standard input, output and errors, which a program may have

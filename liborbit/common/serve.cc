@@ -9,6 +9,7 @@
 
 #include "../kernel/syscall.h"
 #include "process.h"
+#include "sharing.h"
 #include "../portable/fork_server.h"
 
 #include <unistd.h>
@@ -43,6 +44,9 @@ void serve(int fd, void *arg, std::size_t arg_room)
 // The portable backend has its loop elsewhere.
 std::uint64_t run_task(orbit_entry entry, const void *arg, std::size_t arg_size)
 {
+	if (const int err = renew_shared())
+		_exit(-err);
+
 	const std::uint64_t value =
 		born_with ? run_watched(entry, arg, arg_size) : entry(arg, arg_size);
 

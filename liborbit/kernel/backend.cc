@@ -7,6 +7,7 @@
 #include "../common/zygote.h"
 #include "../common/process.h"
 #include "../common/refusals.h"
+#include "../common/sharing.h"
 #include "../common/signals.h"
 #include "syscall.h"
 
@@ -157,6 +158,7 @@ int make_process(orbit_handle *orbit, const orbit_options *options)
 	birth.name = options->name;
 	birth.client = orbit->fd;
 	birth.owner = -1;
+	add_sharing(orbit->sharing, &birth);
 	birth.arg_room = limits.max_arg ? limits.max_arg : ORBIT_MAX_ARG;
 	if (const int err = choose_fds(&birth, options))
 		return err;

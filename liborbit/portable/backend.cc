@@ -9,6 +9,7 @@
 #include "../common/fork_handlers.h"
 #include "../common/futex.h"
 #include "../common/refusals.h"
+#include "../common/sharing.h"
 #include "../common/zygote.h"
 #include "fork_server.h"
 
@@ -679,7 +680,7 @@ void task_close(orbit_task *handle)
 
 // ---- Orbits -----------------------------------------------------------------------------
 
-int make_fork_server(Orbit *orbit, const orbit_options *options)
+int make_fork_server(Orbit *orbit, const orbit_handle *handle, const orbit_options *options)
 {
 	Birth birth{};
 	int sockets[2];
@@ -696,6 +697,7 @@ int make_fork_server(Orbit *orbit, const orbit_options *options)
 		birth.arg_room = ORBIT_MAX_ARG;
 		birth.nr_files = options->nr_files;
 		birth.memory_limit = options->memory_limit;
+		add_sharing(handle->sharing, &birth);
 		err = choose_fds(&birth, options);
 		if (!err)
 			err = options->inherit == ORBIT_INHERIT_MINIMAL ? fork_from_zygote(birth, options) :
@@ -763,7 +765,7 @@ int start_orbit(Orbit *orbit)
 	return orbit->stat.cause == ORBIT_CAUSE_EXIT && orbit->stat.code ? -orbit->stat.code : -ECHILD;
 }
 
-int make_orbit(Orbit **out, int *fd, const orbit_options *options)
+int make_orbit(Orbit **out, orbit_handle *handle, const orbit_options *options)
 {
 	auto *orbit = allocate<Orbit>();
 	int sockets[2];
@@ -784,9 +786,9 @@ int make_orbit(Orbit **out, int *fd, const orbit_options *options)
 		free(orbit);
 		return err;
 	}
-	*fd = sockets[0];
+	handle->fd = sockets[0];
 	orbit->hup = sockets[1];
-	err = make_fork_server(orbit, options);
+	err = make_fork_server(orbit, handle, options);
 
 	if (!err)
 		err = start_orbit(orbit);
@@ -801,7 +803,7 @@ int make_orbit(Orbit **out, int *fd, const orbit_options *options)
 		end_orbit(orbit);
 	remove_orbit(orbit);
 	free_orbit(orbit);
-	close(*fd);
+	close(handle->fd);
 	return err;
 }
 
@@ -811,7 +813,7 @@ int orbit_create(orbit_handle *handle, const orbit_options *options)
 
 	if (const int err = start_dispatcher())
 		return err;
-	if (const int err = make_orbit(&orbit, &handle->fd, options)) {
+	if (const int err = make_orbit(&orbit, handle, options)) {
 		stop_dispatcher();
 		return err;
 	}

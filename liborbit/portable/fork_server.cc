@@ -4,6 +4,7 @@
 #include "../common/fork_copy.h"
 #include "../common/locked.h"
 #include "../common/pagemap.h"
+#include "../common/sharing.h"
 #include "../common/signals.h"
 #include "wire.h"
 
@@ -171,11 +172,13 @@ int map_piece(const MapPiece &piece, int fd)
 	void *const start = reinterpret_cast<void *>(piece.start);
 	const int fixed = MAP_PRIVATE | MAP_FIXED;
 
-	if (!piece.has_file)
+	if (!piece.has_file) {
+		forget_placed(piece.start, piece.bytes);
 		return mmap(start, piece.bytes, PROT_NONE, fixed | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) ==
 				       MAP_FAILED ?
 			       -errno :
 			       0;
+	}
 	if (const int err = claim_addresses(piece.start, piece.bytes))
 		return err;
 	// What cannot be seen lies beyond the end of the file: that raises SIGBUS. Shared, for nobody to
@@ -552,6 +555,8 @@ int become_server(void *user)
 	int err = share_pages(shared);
 
 	close(shared);
+	if (!err)
+		err = begin_sharing(birth);
 	if (!err)
 		err = catch_faults();
 	if (!err)
