@@ -21,13 +21,13 @@ ROUNDS ?= 10000
 # How long each of the fuzzers of `make fuzz-decoder` runs.
 FUZZ_MINUTES ?= 10
 
-# libboost-dev is for <orbit/memory.hpp>, libbenchmark-dev, libgflags-dev and python3-matplotlib
+# libboost-dev is for <orbit/memory.hpp>, python3-clang for orbit-idl, libbenchmark-dev, libgflags-dev and python3-matplotlib
 # for bench/; three allocators are for tests/conformance; cmake, pkg-config, abigail-tools, dpkg-dev and debhelper are for what is installed
 # and packaged, and its tests.
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
 	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev libgflags-dev \
 	libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 \
-	nlohmann-json3-dev python3 python3-matplotlib cmake pkg-config abigail-tools dpkg-dev \
+	nlohmann-json3-dev python3 python3-clang python3-matplotlib cmake pkg-config abigail-tools dpkg-dev \
 	debhelper busybox-static qemu-system-x86 gdb \
 	$(if $(KERNEL_SRC),,linux-source-6.12)
 

@@ -85,8 +85,11 @@ using DomainId = std::uint32_t;
 /// for to look at a bool or an enum that is none is undefined.
 template <class T> struct Check;
 
+/// Of what the bytes, as many as there are, need no generated check.
+template <class T> inline constexpr bool is_number = std::is_arithmetic_v<T> || std::is_same_v<T, std::byte>;
+
 template <class T>
-	requires std::is_arithmetic_v<T>
+	requires is_number<T>
 struct Check<T> {
 	static bool bytes(const std::byte *at) noexcept
 	{
@@ -192,9 +195,9 @@ public:
 	virtual int accept(const Capability &capability, std::uint64_t type, std::shared_ptr<Transport> *transport) = 0;
 };
 
-/// What a proxy or a skeleton knows of the other side.
+/// What a proxy or a skeleton knows of the other side; what it points to outlives both.
 struct Connection {
-	std::shared_ptr<Capabilities> capabilities; ///< For interfaces as arguments; may be empty without.
+	Capabilities *capabilities = nullptr;       ///< For interfaces as arguments; may be null without.
 	Endpoint *endpoint = nullptr;               ///< For rrefs as arguments; may be null without.
 	DomainId peer = 0;                          ///< The other side.
 	std::chrono::nanoseconds timeout = std::chrono::seconds(1); ///< Of each call.
@@ -265,7 +268,7 @@ public:
 		if (!fits_)
 			return;
 		std::memset(bytes_.data() + used_, 0, at - used_);
-		if constexpr (std::is_arithmetic_v<T>) {
+		if constexpr (is_number<T>) {
 			if (n)
 				std::memcpy(bytes_.data() + at, elements, n * sizeof(T));
 		} else {
@@ -298,7 +301,7 @@ public:
 			return false;
 		auto *at = reinterpret_cast<std::byte *>(&fixed);
 		fetch(at, bytes_.data(), sizeof(T));
-		return fixed.head.type == type && T::valid(at);
+		return fixed.head_.type == type && T::valid_(at);
 	}
 
 	/// Fetches elements to where they are looked at; false if they are not all there, or not valid.
@@ -313,7 +316,7 @@ public:
 		to.resize(part.length);
 		auto *at = reinterpret_cast<std::byte *>(to.data());
 		fetch(at, bytes_.data() + part.offset, part.length * sizeof(T));
-		if constexpr (!std::is_arithmetic_v<T>)
+		if constexpr (!is_number<T>)
 			for (std::size_t i = 0; i < part.length; i++)
 				if (!Check<T>::bytes(at + i * sizeof(T)))
 					return false;

@@ -1,0 +1,2 @@
+#pragma once
+namespace tl { template <class T, class E> class expected; }
