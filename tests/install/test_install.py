@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CONSUMER = Path(__file__).resolve().parent / "consumer"
 BUILD = Path(os.environ.get("ORBIT_TEST_BUILD", ROOT / "build")).resolve() / "liborbit"
+IDL = ROOT / "isolation/idl"
 MAKEFILE = (ROOT / "liborbit/Makefile").read_text()
 VERSION = re.search(r"^VERSION := (\S+)", MAKEFILE, re.M)[1]
 
@@ -54,7 +55,12 @@ class Installed(unittest.TestCase):
                   re.findall(r"\t(orbit_\w+);", (ROOT / "liborbit/liborbit.map").read_text())}
         self.assertGreater(len(headers), 3)
         self.assertGreater(len(pages), 8)
-        self.assertEqual(found, headers | pages | {"usr/local/bin/orbitctl"} | {
+        idl = {f"usr/local/share/orbit/idl/{path.relative_to(IDL)}" for directory in ("orbit_idl", "light")
+               for path in (IDL / directory).rglob("*") if path.is_file() and path.suffix != ".pyc"}
+        self.assertGreater(len(idl), 15)
+        idl |= {"usr/local/share/orbit/idl/orbit-idl.mk", "usr/local/lib/cmake/orbit/orbit-idl.cmake",
+                "usr/local/bin/orbit-idl"}
+        self.assertEqual(found, headers | pages | idl | {"usr/local/bin/orbitctl"} | {
             "usr/local/lib/" + name for name in
             ("liborbit.a", "liborbit.so", "liborbit.so.0", f"liborbit.so.{VERSION}",
              "liborbit-isolation.a", "liborbit-compat.a", "liborbit-compat.so", "liborbit-compat.so.0",
@@ -137,6 +143,32 @@ class Installed(unittest.TestCase):
                     # CMake has left the way to the library in it.
                     self.assertRegex(self.run_ok([program]), r"^-?\d+ \w.*\.\n$")
                     self.assertEqual("liborbit.so.0" in run(["objdump", "-p", program])[1], linked)
+
+    def test_interfaces_with_cmake_and_make(self):
+        """orbit_idl() and orbit-idl.mk: generated where it is needed, and not again."""
+        destination = self.install()
+        for path in (CONSUMER / "idl").iterdir():
+            shutil.copy(path, self.work)
+        self.run_ok(["cmake", "-S", self.work, "-B", self.work / "cmake", f"-DCMAKE_PREFIX_PATH={destination}/usr/local",
+                     f"-DCMAKE_LIBRARY_ARCHITECTURE={self.architecture()}"])
+        make = ["make", "-C", self.work, f"ROOT={destination}/usr/local"]
+        for build, program, generated in (
+                (["cmake", "--build", self.work / "cmake"], self.work / "cmake/caller", self.work / "cmake/orbit-idl/echo.orbit.hpp"),
+                (make, self.work / "caller", self.work / "echo.orbit.hpp")):
+            with self.subTest(build=build[0]):
+                self.run_ok(build)
+                self.assertEqual(self.run_ok([program]), "42\n")
+                before = generated.stat().st_mtime_ns, program.stat().st_mtime_ns
+                (self.work / "types.hpp").touch()
+                self.run_ok(build)
+                self.assertEqual(generated.stat().st_mtime_ns, before[0])
+                text = (self.work / "types.hpp").read_text()
+                (self.work / "types.hpp").write_text(text.replace("};", "\tint more;\n};"))
+                self.run_ok(build)
+                self.assertNotEqual(generated.stat().st_mtime_ns, before[0])
+                self.assertNotEqual(program.stat().st_mtime_ns, before[1])
+                (self.work / "types.hpp").write_text(text)
+        self.assertNotIn("orbit-idl", self.run_ok(make) and self.run_ok(make))
 
     def test_cmake_refuses_other_versions(self):
         destination = self.install()

@@ -23,7 +23,7 @@ BOTH = HEADER + LIBRARY
 NOT_FOR_USE = {"ORBIT_ORBIT_H", "ORBIT_API", "ORBIT_NOTHROW"}
 NUMBERS = dict(re.findall(r"\bNR_(orbit_\w+) = (\d+)",
                           (ROOT / "liborbit/kernel/syscall.h").read_text()))
-OTHERS = [MAN / "orbitctl.1", MAN / "orbit-compat.7"]     # see test_other_pages.py
+OTHERS = [MAN / "orbitctl.1", MAN / "orbit-idl.1", MAN / "orbit-compat.7"]     # see test_other_pages.py
 PAGES = sorted(set(MAN.glob("*.[0-9]")) - set(OTHERS))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The manual pages that are not about a call: of the tool, and of the published API."""
+"""The manual pages that are not about a call: of the tools, and of the published API."""
 
 import re
 import shutil
@@ -37,6 +37,17 @@ class OtherPages(unittest.TestCase):
         for command in ("probe", "list", "top"):
             self.assertIn(f"orbitctl {command}", usage)
             self.assertIn(f".SS {command}\n", page)
+
+    def test_options_and_attributes_of_the_interface_compiler(self):
+        page = plain((MAN / "orbit-idl.1").read_text())
+        command = (ROOT / "isolation/idl/orbit_idl/command.py").read_text()
+        options = set(re.findall(r'add_argument\("(-[-\w]+)"', command))
+        self.assertGreater(len(options), 5)
+        self.assertEqual(options, set(re.findall(r"(?<![\w-])--?[a-zA-Z]\w*", page.partition("OPTIONS")[2].partition(".SH")[0])))
+        attributes = set(re.findall(r"#define (ORBIT_[A-Z]+)\b(?!_)", (ROOT / "include/orbit/attributes.hpp").read_text()))
+        attributes -= {"ORBIT_ATTRIBUTES_HPP"}
+        self.assertGreater(len(attributes), 8)
+        self.assertEqual(attributes, set(re.findall(r"\bORBIT_[A-Z]+\b", page)))
 
     def test_functions_of_the_published_api(self):
         """Those that the page names are in the header."""

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+struct Number {
+	int value;
+};
