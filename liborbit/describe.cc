@@ -252,7 +252,7 @@ int orbit_describe(const orbit_outcome *out, char *buf, size_t len) noexcept
 
 int orbit_describe_error(int error, orbit_step step, char *buf, size_t len) noexcept
 {
-	if ((len && !buf) || static_cast<unsigned>(step) > ORBIT_STEP_APPLY)
+	if ((len && !buf) || static_cast<unsigned>(step) > ORBIT_STEP_SHARE)
 		return -EINVAL;
 	if (error < 0 && error != INT_MIN)
 		error = -error;

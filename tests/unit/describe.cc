@@ -86,7 +86,7 @@ TEST(Describe, HasTheWordsOfWhatFailed)
 		for (int error = 1; error < 134; error++)
 			EXPECT_FALSE(text(-error, static_cast<orbit_step>(step)).empty());
 	EXPECT_EQ(orbit_describe_error(EBADF, ORBIT_STEP_CREATE, nullptr, 1), -EINVAL);
-	EXPECT_EQ(orbit_describe_error(EBADF, static_cast<orbit_step>(ORBIT_STEP_APPLY + 1), nullptr, 0), -EINVAL);
+	EXPECT_EQ(orbit_describe_error(EBADF, static_cast<orbit_step>(ORBIT_STEP_SHARE + 1), nullptr, 0), -EINVAL);
 }
 
 std::string outcomes_text(int error)
