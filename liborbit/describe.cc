@@ -33,7 +33,7 @@ constexpr Words all_words[] = {
 	{EAGAIN, in(ORBIT_STEP_CALL), "the orbit's queue is full"},
 	{EAGAIN, making,
 	 "no process can be made now: RLIMIT_NPROC, the pids limit of a cgroup, or the system's"},
-	{EAGAIN, in(ORBIT_STEP_POOL), "memory could not be locked: RLIMIT_MEMLOCK, with mlockall() in force"},
+	{EAGAIN, in(ORBIT_STEP_POOL, ORBIT_STEP_SHARE), "memory could not be locked: RLIMIT_MEMLOCK, with mlockall() in force"},
 	{EEXIST, in(ORBIT_STEP_CALL), "skipped: such a task waits already"},
 	{EEXIST, in(ORBIT_STEP_POOL), "something else is mapped at the address that was asked for"},
 	{EEXIST, in(ORBIT_STEP_TARGETS), "it overlaps what is declared already"},

@@ -324,7 +324,7 @@ struct orbit_shared_options {
  * Returns 0.  -EINVAL: @bytes is 0, @out is NULL or an option is malformed.
  * -E2BIG: an option this library does not know is set.  -ENAMETOOLONG.
  * -ENOMEM: no memory, or no room of that size in the address window.  -EMFILE,
- * -ENFILE: no descriptor left (it takes two).  -EFBIG: RLIMIT_FSIZE is less than
+ * -ENFILE: no descriptor left (it takes two).  -EAGAIN: RLIMIT_MEMLOCK, after mlockall().  -EFBIG: RLIMIT_FSIZE is less than
  * @bytes.  -ENOENT: /proc is not mounted.  -EPERM: called in an orbit.  -ENOSYS, -EPERM,
  * -EACCES, -EPROTONOSUPPORT: no orbits here, see orbit_probe().
  */

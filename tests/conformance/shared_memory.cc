@@ -19,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <vector>
 
 namespace {
@@ -157,6 +158,16 @@ TEST(SharedMemory, AReaderCannotWriteWhateverItTries)
 		return moved == MAP_FAILED ? EACCES : mprotect(moved, page, PROT_READ | PROT_WRITE) ? errno : 0;
 	}, word), EACCES);
 	EXPECT_NE(orbit.call({}, [](Word *at) { return madvise(at, page, MADV_REMOVE) ? errno : 0; }, word), 0);
+	// Nor by what debuggers use.
+	EXPECT_EQ(orbit.call({}, [](Word *at) {
+		const int memory = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+		const std::uint64_t one = 1;
+		const iovec from = {const_cast<std::uint64_t *>(&one), sizeof(one)}, to = {at, sizeof(one)};
+		const ssize_t forced = pwrite(memory, &one, sizeof(one), static_cast<off_t>(reinterpret_cast<std::uintptr_t>(at)));
+
+		close(memory);
+		return memory >= 0 && forced < 0 && process_vm_writev(getpid(), &from, 1, &to, 1, 0) < 0;
+	}, word), true);
 	// It has no descriptor of it.
 	EXPECT_EQ(orbit.call({}, [] {
 		int found = 0;
