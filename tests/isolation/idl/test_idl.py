@@ -158,7 +158,7 @@ class Accepted(Case):
         includes = "".join(f'#include "{path.name}"\n' for path in sorted(self.work.glob("*.orbit.hpp")))
         (self.work / "a.cc").write_text(includes + includes + "int main() {}\n")
         (self.work / "b.cc").write_text(includes)
-        self.compile(self.work / "both", self.work / "a.cc", self.work / "b.cc",
+        self.compile(self.work / "both", self.work / "a.cc", self.work / "b.cc", ROOT / "isolation/heap.cc",
                      flags=["-O1", "-Wshadow", "-Wconversion"])
 
     def test_the_same_every_time_and_everywhere(self):
