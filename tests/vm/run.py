@@ -371,6 +371,8 @@ class Guest:
         command = machine.command(initrd, f"file:{console}", results)
         begin = self.since = time.monotonic()
         with results.open("rb") as port, (self.work / "qemu").open("w+") as errors:
+            # Whatever ends this process ends the guest.
+            command = ["setpriv", "--pdeathsig", "KILL", *command]
             qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
             try:
                 while True:

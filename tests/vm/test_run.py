@@ -6,9 +6,11 @@ Most need no machine.  Those in Guests boot the kernel in $ORBIT_TEST_KERNEL, if
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -358,6 +360,32 @@ class FakeMachine(unittest.TestCase):
     def test_machine_hangs(self):
         wrong = failures(self.boot("pass one; mark begin two; exec sleep 100", deadline=0.5))
         self.assertTrue(any("deadline" in case.output for case in wrong))
+
+    def test_runner_is_killed(self):
+        """A guest that nobody waits for would take a processor for ever."""
+        with tempfile.TemporaryDirectory() as work:
+            told = Path(work, "told")
+            runner = os.fork()
+            if not runner:
+                try:
+                    self.boot(f"echo $$ >{told}.new; mv {told}.new {told}; exec sleep 100")
+                finally:
+                    os._exit(1)
+            deadline = time.monotonic() + 20
+            while not told.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            os.kill(runner, signal.SIGKILL)
+            os.waitpid(runner, 0)
+            command = Path("/proc", told.read_text().strip(), "cmdline")
+            while time.monotonic() < deadline:
+                try:
+                    if not command.read_bytes():    # it is a zombie that awaits its new parent
+                        break
+                except OSError:
+                    break
+                time.sleep(0.02)
+            else:
+                self.fail("the machine lives on")
 
     def test_kernel_complains(self):
         wrong = failures(self.boot("pass one; pass two; echo 'BUG: it' >>$console; mark plan 2"))
