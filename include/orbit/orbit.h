@@ -218,7 +218,7 @@ ORBIT_API uint64_t orbit_deadline(uint64_t timeout_ns) ORBIT_NOTHROW;
  * @size: sizeof(struct orbit_pool_options).
  * @name: For people: shown by the kernel.  NULL for none; otherwise shorter
  *	than ORBIT_NAME_LEN.
- * @address: Where to put it: the beginning of a page, with nothing mapped behind it.
+ * @address: Where to put it: the beginning of a page, with nothing mapped in its range.
  *	NULL for anywhere.  A call that names the pool fails (-EADDRINUSE) in an orbit that
  *	was made before and has something of its own there.
  * @flags: ORBIT_POOL_COPY_ON_FORK.  Without it a forked child that touches the pool gets
