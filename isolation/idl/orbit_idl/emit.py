@@ -127,6 +127,22 @@ def emit_struct(out, type_):
         emit_copy(out, type_)
 
 
+def cases(out, value, tag, union):
+    """A switch over a union's tag: (path, Type) of each member, for the caller to write its case."""
+    out.open(f"switch ({value})")
+    for when, path, member in union.members:
+        out.depth -= 1
+        out(f"case {tag.name}::{when}:")
+        out.depth += 1
+        yield path, member
+        out("break;")
+    out.depth -= 1
+    out("default: // nothing is there")
+    out.depth += 1
+    out("break;")
+    out.close()
+
+
 def emit_tests(out, type_):
     out("static bool bytes(const std::byte *at) noexcept")
     out.open("{")
@@ -139,21 +155,11 @@ def emit_tests(out, type_):
             tag = next(each.type for each in type_.fields if each.name == field.tag)
             out(f"{tag.name} {field.tag}_;")
             out(f"std::memcpy(&{field.tag}_, at + offsetof({type_.name}, {field.tag}), sizeof({field.tag}_));")
-            out.open(f"switch ({field.tag}_)")
-            for when, path, member in field.members:
-                out.depth -= 1
-                out(f"case {tag.name}::{when}:")
-                out.depth += 1
+            for path, member in cases(out, f"{field.tag}_", tag, field):
                 test = check_of(member, f"at + offsetof({type_.name}, {path})") if member.checked else ""
                 if test:
                     out(f"if (!{test})")
                     out("\treturn false;")
-                out("break;")
-            out.depth -= 1
-            out("default: // nothing is there")
-            out.depth += 1
-            out("break;")
-            out.close()
     out("return true;")
     out.close()
 
@@ -168,18 +174,8 @@ def emit_copy(out, type_):
             out(f"{ISOLATION}Copy<{array_name(field.type)}>::to(at + offsetof({type_.name}, {field.name}), value.{field.name});")
         else:
             tag = next(each.type for each in type_.fields if each.name == field.tag)
-            out.open(f"switch (value.{field.tag})")
-            for when, path, member in field.members:
-                out.depth -= 1
-                out(f"case {tag.name}::{when}:")
-                out.depth += 1
+            for path, member in cases(out, f"value.{field.tag}", tag, field):
                 out(f"{ISOLATION}Copy<{array_name(member)}>::to(at + offsetof({type_.name}, {path}), value.{path});")
-                out("break;")
-            out.depth -= 1
-            out("default: // nothing is there")
-            out.depth += 1
-            out("break;")
-            out.close()
     out.close()
     out.close("};")
 
