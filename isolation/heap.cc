@@ -501,9 +501,12 @@ int Room::attach(std::span<std::byte> memory, DomainId self)
 	if (memory.size() < sizeof(Header) || reinterpret_cast<std::uintptr_t>(header) % page_bytes ||
 	    header->magic != magic || header->bytes > memory.size() || self == supervisor || self >= header->domains)
 		return EINVAL;
+	if (header->zones > max_zones)
+		return EINVAL;
 	header_ = header;
 	self_ = self;
 	domains_ = header->domains;
+	others_ = domains_ - 1;
 	zones_ = header->zones;
 	for (std::uint32_t i = 0; i < zones_; i++) {
 		ZoneHeader &zone = header->zone[i];
@@ -518,8 +521,10 @@ int Room::attach(std::span<std::byte> memory, DomainId self)
 		view.room = this;
 		view.number = i;
 		view.self = self;
+		view.given_here = Word::make(State::given, 0, self, 0, 0).bits;
 		view.mine = &view.record(self, 0);
-		views_.push_back(view);
+		views_[i] = view;
+		has_part(views_[i]);
 	}
 	stores_.resize(zones_);
 	return 0;
@@ -573,9 +578,9 @@ void Room::collect()
 }
 
 int Room::allocate(std::uint32_t zone, std::uint32_t type, std::size_t size, std::size_t count, View **view,
-		   std::uint32_t *granule, std::uint32_t *serial)
+		   std::uint32_t *granule, Word *word)
 {
-	if (zone >= zones_ || !views_[zone].member(self_))
+	if (zone >= zones_ || !has_part(views_[zone]))
 		return EACCES;
 	if (!count || count > UINT32_MAX)
 		return EINVAL;
@@ -618,7 +623,7 @@ int Room::allocate(std::uint32_t zone, std::uint32_t type, std::size_t size, std
 		now = Word::make(State::owned, self_, 0, 0, old.serial() + 1);
 	while (!change(record.word, old, now));
 	*view = &here;
-	*serial = now.serial();
+	*word = now;
 	return 0;
 }
 
@@ -705,17 +710,43 @@ int Room::check_shape(const View &view, std::uint32_t granule, Run run, std::uin
 	return 0;
 }
 
-int Room::try_receive(View &view, const Handle &handle, DomainId from, std::size_t size, bool array,
-		      std::uint32_t *count, std::uint32_t *serial) noexcept
+bool Room::has_part(const View &view) noexcept
+{
+	// A domain that lives keeps its part.
+	if (!view.member(self_))
+		return false;
+	known_[view.number].store(view.granules(), std::memory_order_relaxed);
+	return true;
+}
+
+// What is checked of every handle, whatever it is for.
+template <class Try> int Room::try_handle(const Handle &handle, DomainId from, std::uint32_t type, Try &&act) noexcept
+{
+	View *view = find(handle);
+
+	if (!view)
+		return EBADF;
+	if (handle.type != type)
+		return EPROTOTYPE;
+	if (from == supervisor || from >= domains_ || from == self_)
+		return EINVAL;
+	std::uint32_t seen = header_->reclaims.load(std::memory_order_acquire);
+	for (;;) {
+		const Run run = view->run(handle.index);
+		const int error = !has_part(*view) ? EACCES : !run.pages() ? EBADF : act(*view, run);
+		if (!error) [[likely]]
+			return 0;
+		if (!reclaim_passed(seen))
+			return (error == ESTALE || error == EBADF) && !view->member(from) ? EOWNERDEAD : error;
+	}
+}
+
+int Room::try_receive(View &view, const Handle &handle, DomainId from, Run run, std::size_t size, bool array,
+		      std::uint32_t *count, Word *word) noexcept
 {
 	const std::uint32_t granule = handle.index;
-
-	if (!view.member(self_))
-		return EACCES;
-	const Run run = view.run(granule);
-	if (!run.pages())
-		return EBADF;
 	const Word theirs = view.word(from, granule);
+
 	if (theirs.state() != State::given || theirs.to() != self_ || theirs.serial() != handle.generation)
 		return ESTALE;
 	const Backed backing = backed(view, granule, run.home(), from, theirs);
@@ -743,43 +774,70 @@ int Room::try_receive(View &view, const Handle &handle, DomainId from, std::size
 		}
 	} while (!change(mine.word, old, now));
 
-	*serial = now.serial();
-	if (backing == Backed::by_self)
-		return 0;
+	*word = now;
+	return backing == Backed::by_self ? 0 : confirm_receive(view, granule, from, theirs, old, now);
+}
+
+int Room::confirm_receive(const View &view, std::uint32_t granule, DomainId from, Word theirs, Word old,
+			  Word now) noexcept
+{
 	const Word again{view.record(from, granule).word.load(std::memory_order_seq_cst)};
+
 	if (!((again.bits ^ theirs.bits) & Word::way)) [[likely]]
 		return 0;
 	// The sender has died meanwhile: either this word goes back, or the supervisor has seen it.
 	Word undone = now;
-	if (change(mine.word, undone, old))
+	if (change(view.mine[granule].word, undone, old))
 		return ESTALE;
 	return undone.state() == State::owned && undone.serial() == now.serial() ? 0 : ESTALE;
 }
 
-int Room::begin_receive(View &view, const Handle &handle, DomainId from, std::size_t size, bool array,
-			std::uint32_t *count, std::uint32_t *serial) noexcept
+int Room::receive_again(const Handle &handle, DomainId from, std::uint32_t type, std::size_t size, bool array,
+			std::uint32_t *count, Word *word) noexcept
 {
-	if (from == supervisor || from >= domains_ || from == self_)
-		return EINVAL;
-	std::uint32_t seen = header_->reclaims.load(std::memory_order_acquire);
-	for (;;) {
-		const int error = try_receive(view, handle, from, size, array, count, serial);
-		if (!error) [[likely]]
-			return 0;
-		if (!reclaim_passed(seen))
-			return (error == ESTALE || error == EBADF) && !view.member(from) ? EOWNERDEAD : error;
-	}
+	return try_handle(handle, from, type, [&](View &view, Run run) {
+		return try_receive(view, handle, from, run, size, array, count, word);
+	});
 }
 
-int Room::undo_send(View &view, std::uint32_t granule, DomainId to, std::uint32_t serial) noexcept
+int Room::send_again(View &view, std::uint32_t granule, Word *word, DomainId to) noexcept
 {
 	Record &record = view.mine[granule];
-	Word word{record.word.load(std::memory_order_acquire)};
+	Word old = *word, now;
 
-	while (word.state() == State::given && word.to() == to && word.serial() == serial)
-		if (change(record.word, word, Word::make(State::owned, word.from(), 0, word.entry(), serial)))
-			return 0;
-	return word.state() == State::reclaimed ? EOWNERDEAD : ESTALE;
+	// Given already if the other side is no member.
+	if (old.state() != State::given) {
+		old.bits = record.word.load(std::memory_order_acquire);
+		do {
+			if (old.serial() != word->serial() || !says_it_has(old))
+				return ESTALE;
+			if (old.state() == State::lent)
+				return EBUSY;
+			now = old.gone_to(to);
+		} while (!change(record.word, old, now));
+		*word = now;
+	}
+	if (view.member(to))
+		return 0;
+	// If not undone it was reclaimed with the other side.
+	if (undo_send(view, granule, to, word->serial(), word))
+		*word = Word{};
+	return EACCES;
+}
+
+int Room::undo_send(View &view, std::uint32_t granule, DomainId to, std::uint32_t serial, Word *word) noexcept
+{
+	Record &record = view.mine[granule];
+	Word old{record.word.load(std::memory_order_acquire)};
+
+	while (old.state() == State::given && old.to() == to && old.serial() == serial) {
+		const Word now = Word::make(State::owned, old.from(), 0, old.entry(), serial);
+		if (!change(record.word, old, now))
+			continue;
+		*word = now;
+		return 0;
+	}
+	return old.state() == State::reclaimed ? EOWNERDEAD : ESTALE;
 }
 
 bool Room::loan_holds(const View &view, std::uint32_t granule, std::uint32_t entry) const noexcept
@@ -892,16 +950,11 @@ int Room::loan_is_backed(const View &view, std::uint32_t granule, DomainId from,
 	return ESTALE;
 }
 
-int Room::try_borrow(View &view, const Handle &handle, DomainId from, std::size_t size, bool array,
+int Room::try_borrow(View &view, const Handle &handle, DomainId from, Run run, std::size_t size, bool array,
 		     std::uint32_t *count) noexcept
 {
 	const std::uint32_t granule = handle.index;
 
-	if (!view.member(self_))
-		return EACCES;
-	const Run run = view.run(granule);
-	if (!run.pages())
-		return EBADF;
 	if (const int error = loan_is_backed(view, granule, from, handle.generation))
 		return error;
 	if (const int error = check_shape(view, granule, run, handle.type, size, array, count))
@@ -920,19 +973,12 @@ int Room::try_borrow(View &view, const Handle &handle, DomainId from, std::size_
 	return 0;
 }
 
-int Room::begin_borrow(View &view, const Handle &handle, DomainId from, std::size_t size, bool array,
+int Room::begin_borrow(const Handle &handle, DomainId from, std::uint32_t type, std::size_t size, bool array,
 		       std::uint32_t *count) noexcept
 {
-	if (from == supervisor || from >= domains_ || from == self_)
-		return EINVAL;
-	std::uint32_t seen = header_->reclaims.load(std::memory_order_acquire);
-	for (;;) {
-		const int error = try_borrow(view, handle, from, size, array, count);
-		if (!error) [[likely]]
-			return 0;
-		if (!reclaim_passed(seen))
-			return (error == ESTALE || error == EBADF) && !view.member(from) ? EOWNERDEAD : error;
-	}
+	return try_handle(handle, from, type, [&](View &view, Run run) {
+		return try_borrow(view, handle, from, run, size, array, count);
+	});
 }
 
 void Room::end_borrow(View &view, std::uint32_t granule, std::uint32_t entry) noexcept

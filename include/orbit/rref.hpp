@@ -46,8 +46,8 @@ template <class T> class rref {
 public:
 	rref() = default;
 	rref(rref &&other) noexcept
-		: data_(std::exchange(other.data_, nullptr)), view_(other.view_), serial_(other.serial_),
-		  count_(other.count_), borrowed_(other.borrowed_)
+		: data_(std::exchange(other.data_, nullptr)), view_(other.view_), word_(other.word_),
+		  count_(other.count_), granule_(other.granule_)
 	{
 	}
 	rref &operator=(rref &&other) noexcept
@@ -56,9 +56,9 @@ public:
 			reset();
 			data_ = std::exchange(other.data_, nullptr);
 			view_ = other.view_;
-			serial_ = other.serial_;
+			word_ = other.word_;
 			count_ = other.count_;
-			borrowed_ = other.borrowed_;
+			granule_ = other.granule_;
 		}
 		return *this;
 	}
@@ -71,10 +71,10 @@ public:
 	{
 		if (!data_)
 			return;
-		if (borrowed_)
-			view_->room->end_borrow(*view_, granule(), serial_);
+		if (is_borrowed())
+			view_->room->end_borrow(*view_, granule_, word_.serial());
 		else
-			view_->room->drop(*view_, granule(), serial_, bytes());
+			view_->room->drop(*view_, granule_, word_.serial(), bytes());
 		data_ = nullptr;
 	}
 
@@ -135,19 +135,13 @@ private:
 	friend isolation::Endpoint;
 	friend borrowed<const T>;
 
-	std::uint32_t granule() const noexcept
-	{
-		return static_cast<std::uint32_t>(
-			static_cast<std::size_t>(reinterpret_cast<std::byte *>(data_) - view_->data) /
-			isolation::granule_bytes);
-	}
+	bool is_borrowed() const noexcept { return word_.state() == isolation::State::borrowed; }
 	std::size_t bytes() const noexcept { return count_ * sizeof(Element); }
 
 	Element *data_ = nullptr;
 	isolation::View *view_ = nullptr;
-	std::uint32_t serial_ = 0; // of its word; entry of the loan if borrowed
-	std::uint32_t count_ = 0;
-	bool borrowed_ = false;
+	isolation::Word word_; // its record's, or that with whatever became of its links; if borrowed with the loan's entry
+	std::uint32_t count_ = 0, granule_ = 0;
 };
 
 /// A buffer that is lent to this domain, to read. Its end gives it back; to keep it longer than the call does not
@@ -226,28 +220,15 @@ public:
 	/// for one that cannot. Also EBUSY: it is lent; EACCES: the other side has no part in the zone, or is dead.
 	template <class T> result<Handle> send(rref<T> &&buffer, DomainId to)
 	{
-		if (!buffer.data_ || buffer.view_->room != this || buffer.borrowed_ || to >= domains() || to == self()) [[unlikely]]
+		if (!buffer.data_ || buffer.view_->room != this || to >= domains() || to == self() ||
+		    buffer.is_borrowed()) [[unlikely]]
 			return refused(-EINVAL, "an empty rref, one of another endpoint, or no such domain");
 		View &view = *buffer.view_;
-		const std::uint32_t granule = buffer.granule();
-		Record &record = view.mine[granule];
-		Word old{record.word.load(std::memory_order_relaxed)}, now;
-		do {
-			if (old.state() != State::owned || old.serial() != buffer.serial_) [[unlikely]]
-				return old.state() == State::lent && old.serial() == buffer.serial_
-					       ? refused(-EBUSY, "the buffer is lent")
-					       : refused(-ESTALE, "the buffer is not owned any more");
-			now = Word::make(State::given, old.from(), to, old.entry(), old.serial() + 1);
-		} while (!change(record.word, old, now));
-		if (!view.member(to)) [[unlikely]] {
-			if (undo_send(view, granule, to, now.serial()) == 0)
-				buffer.serial_ = now.serial();
-			else // reclaimed with the other side
-				buffer.data_ = nullptr;
-			return refused(-EACCES, "the other domain has no part in the zone");
-		}
+		if (!send_(view, buffer.granule_, &buffer.word_, to)) [[unlikely]]
+			if (auto done = send_again(buffer, to); !done)
+				return tl::unexpected(done.error());
 		buffer.data_ = nullptr;
-		return Handle{view.number, granule, now.serial(), type_id<T>};
+		return Handle{view.number, buffer.granule_, buffer.word_.serial(), type_id<T>};
 	}
 
 	/// Undoes send() of a handle that was never delivered, and never will be. If it was, one of the two sides
@@ -262,27 +243,61 @@ public:
 		const std::uint64_t shape = record.shape.load(std::memory_order_relaxed);
 		if (static_cast<std::uint32_t>(shape) != handle.type)
 			return refused(-EPROTOTYPE, "a buffer of another type");
-		if (const int error = undo_send(*view, handle.index, to, handle.generation))
+		Word word;
+		if (const int error = undo_send(*view, handle.index, to, handle.generation, &word))
 			return refused(-error, "the buffer was not sent there, or is not there any more");
-		return take<T>(*view, handle.index, handle.generation, static_cast<std::uint32_t>(shape >> 32), false);
+		return take<T>(*view, handle.index, word, static_cast<std::uint32_t>(shape >> 32));
 	}
 
 	/// A buffer that another domain has sent to this one. This domain's records and the links between others'
 	/// decide, and never the message. Whether the contents are a value of the type says rref::fetch().
 	template <class T> result<rref<T>> receive(const Handle &handle, DomainId from)
 	{
+		// What comes from its home, or comes home from whom it was given to. All else, and all that is to be
+		// refused, is for receive_again(): nothing has changed then.
 		using Element = std::remove_extent_t<T>;
-		View *view = find(handle);
-		std::uint32_t count = 0, serial = 0;
+		const auto [zone, granule, generation, type] = handle;
 
-		if (!view) [[unlikely]]
-			return refused(-EBADF, "there is no such buffer");
-		if (handle.type != type_id<T>) [[unlikely]]
-			return refused(-EPROTOTYPE, "a buffer of another type");
-		if (const int error = begin_receive(*view, handle, from, sizeof(Element), std::is_array_v<T>, &count,
-						    &serial)) [[unlikely]]
-			return refused(-error, "the handle gives this domain no buffer");
-		return take<T>(*view, handle.index, serial, count, false);
+		// Of a zone that this domain has no part in, no granule is known.
+		if (zone >= max_zones || granule >= known_[zone].load(std::memory_order_relaxed) || from - 1 >= others_ ||
+		    type != type_id<T>) [[unlikely]]
+			return receive_again<T>(handle, from);
+		View &view = views_[zone];
+		const Run run = view.run(granule);
+		const Record &sender = view.record(from, granule);
+		Record &mine = view.mine[granule];
+		const Word theirs{sender.word.load(std::memory_order_acquire)};
+		const Word before{mine.word.load(std::memory_order_acquire)};
+		const bool back = run.home() != from;
+		if (theirs.serial() != generation || (theirs.bits & Word::whom) != view.given_here ||
+		    (back ? run.home() != self_ || !before.leads_to(self_, from, theirs)
+			  : !before.is_before(theirs))) [[unlikely]]
+			return receive_again<T>(handle, from);
+		// Fetched once: whoever wrote it may do so again.
+		const std::uint64_t fetched = (back ? mine : sender).shape.load(std::memory_order_relaxed);
+		const std::uint64_t count = fetched >> 32;
+		if (std::is_array_v<T> ? static_cast<std::uint32_t>(fetched) != type_id<T> || !count
+				       : fetched != shape(type_id<T>, 1)) [[unlikely]]
+			return receive_again<T>(handle, from);
+		if constexpr (std::is_array_v<T> || sizeof(Element) > granule_bytes)
+			if (count > ((std::uint64_t{run.first()} + run.pages()) * page_bytes -
+				     std::uint64_t{granule} * granule_bytes) / sizeof(Element)) [[unlikely]]
+				return receive_again<T>(handle, from);
+
+		ORBIT_ISOLATION_STEP();
+		Word now;
+		if (back) {
+			now = Word::make(State::owned, before.from(), 0, before.entry(), theirs.serial());
+		} else {
+			now = Word::owned_from(from, theirs.serial());
+			mine.shape.store(fetched, std::memory_order_relaxed);
+		}
+		if (Word old = before; !change(mine.word, old, now)) [[unlikely]]
+			return receive_again<T>(handle, from);
+		// The sender may have died meanwhile.
+		if (!back && sender.word.load(std::memory_order_seq_cst) != theirs.bits) [[unlikely]]
+			return confirm<T>(handle, from, theirs, before);
+		return take<T>(view, granule, now, static_cast<std::uint32_t>(count));
 	}
 
 	/// Lends a buffer to one domain at a time, to read, until end_loan(); meanwhile it cannot be moved, and who
@@ -293,10 +308,10 @@ public:
 
 		if (!buffer.data_ || buffer.view_->room != this)
 			return refused(-EINVAL, "an empty rref, or one of another endpoint");
-		if (const int error = begin_loan(*buffer.view_, buffer.granule(), buffer.serial_, buffer.borrowed_, to,
-						 &generation))
+		if (const int error = begin_loan(*buffer.view_, buffer.granule_, buffer.word_.serial(),
+						 buffer.is_borrowed(), to, &generation))
 			return refused(-error, "the buffer cannot be lent there");
-		return Handle{buffer.view_->number, buffer.granule(), generation, type_id<T>};
+		return Handle{buffer.view_->number, buffer.granule_, generation, type_id<T>};
 	}
 
 	/// Ends a loan, whatever the borrower says. EBUSY: it has kept it too long, and has it no more; ESTALE: it is
@@ -316,46 +331,78 @@ public:
 	/// A buffer that another domain has lent to this one. Also EBUSY: this domain has it from somebody already.
 	template <class T> result<borrowed<const T>> borrow(const Handle &handle, DomainId from)
 	{
-		using Element = std::remove_extent_t<T>;
-		View *view = find(handle);
 		std::uint32_t count = 0;
 
-		if (!view)
-			return refused(-EBADF, "there is no such buffer");
-		if (handle.type != type_id<T>)
-			return refused(-EPROTOTYPE, "a buffer of another type");
-		if (const int error =
-			    begin_borrow(*view, handle, from, sizeof(Element), std::is_array_v<T>, &count))
+		if (const int error = begin_borrow(handle, from, type_id<T>, sizeof(std::remove_extent_t<T>),
+						   std::is_array_v<T>, &count))
 			return refused(-error, "the handle lends this domain no buffer");
-		return borrowed<const T>(take<T>(*view, handle.index, handle.generation, count, true));
+		return borrowed<const T>(take<T>(views_[handle.zone], handle.index,
+						 Word::make(State::borrowed, 0, 0, 0, handle.generation), count));
 	}
 
 private:
 	template <class> friend class orbit::borrowed;
 	Endpoint() = default;
 
+	template <class T> [[gnu::noinline, gnu::cold]] result<void> send_again(rref<T> &buffer, DomainId to)
+	{
+		const int error = Room::send_again(*buffer.view_, buffer.granule_, &buffer.word_, to);
+
+		if (!error)
+			return {};
+		if (!buffer.word_.bits) // reclaimed with the other side
+			buffer.data_ = nullptr;
+		return error == EBUSY	 ? refused(-EBUSY, "the buffer is lent")
+		       : error == ESTALE ? refused(-ESTALE, "the buffer is not owned any more")
+					 : refused(-error, "the other domain has no part in the zone");
+	}
+
+	template <class T> [[gnu::noinline]] result<rref<T>> receive_again(const Handle &handle, DomainId from)
+	{
+		std::uint32_t count;
+		Word word;
+
+		if (const int error = Room::receive_again(handle, from, type_id<T>, sizeof(std::remove_extent_t<T>),
+							  std::is_array_v<T>, &count, &word))
+			return refused(-error, "the handle gives this domain no buffer");
+		return take<T>(views_[handle.zone], handle.index, word, count);
+	}
+
+	// Either this domain's word goes back, or the supervisor has seen it.
 	template <class T>
-	rref<T> take(View &view, std::uint32_t granule, std::uint32_t serial, std::uint32_t count, bool is_borrowed)
+	[[gnu::noinline, gnu::cold]] result<rref<T>> confirm(const Handle &handle, DomainId from, Word theirs, Word before)
+	{
+		View &view = views_[handle.zone];
+		const Word now = Word::owned_from(from, theirs.serial());
+
+		if (confirm_receive(view, handle.index, from, theirs, before, now))
+			return receive_again<T>(handle, from);
+		const std::uint64_t shape = view.mine[handle.index].shape.load(std::memory_order_relaxed);
+		return take<T>(view, handle.index, now, static_cast<std::uint32_t>(shape >> 32));
+	}
+
+	template <class T> rref<T> take(View &view, std::uint32_t granule, Word word, std::uint32_t count)
 	{
 		rref<T> buffer;
 
 		buffer.data_ = reinterpret_cast<std::remove_extent_t<T> *>(view.data + granule * granule_bytes);
 		buffer.view_ = &view;
-		buffer.serial_ = serial;
+		buffer.word_ = word;
 		buffer.count_ = count;
-		buffer.borrowed_ = is_borrowed;
+		buffer.granule_ = granule;
 		return buffer;
 	}
 
 	template <class T> result<rref<T>> allocate_for(Zone zone, std::size_t count)
 	{
 		View *view = nullptr;
-		std::uint32_t granule = 0, serial = 0;
+		std::uint32_t granule = 0;
+		Word word;
 
 		if (const int error = allocate(zone.number, type_id<T>, sizeof(std::remove_extent_t<T>), count, &view,
-					       &granule, &serial))
+					       &granule, &word))
 			return refused(-error, "the zone has no such buffer for this domain");
-		return take<T>(*view, granule, serial, static_cast<std::uint32_t>(count), false);
+		return take<T>(*view, granule, word, static_cast<std::uint32_t>(count));
 	}
 
 	bool holds(const View &view, std::uint32_t granule, std::uint32_t entry) const noexcept
@@ -369,7 +416,7 @@ private:
 template <class T> bool borrowed<const T>::holds() const noexcept
 {
 	return rref_ && static_cast<const isolation::Endpoint *>(rref_.view_->room)
-				->holds(*rref_.view_, rref_.granule(), rref_.serial_);
+				->holds(*rref_.view_, rref_.granule_, rref_.word_.serial());
 }
 
 } // namespace orbit

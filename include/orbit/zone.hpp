@@ -126,8 +126,29 @@ struct Word {
 	{
 		return state() == gone && to() == other && theirs.from() == self && theirs.entry() == serial();
 	}
-	// Without where it came from: what says that it went, to whom, and when.
-	static constexpr std::uint64_t way = 15 | std::uint64_t{63} << 10 | std::uint64_t{serial_mask} << 40;
+	// What says that it went, to whom, and when; and of that all but when.
+	static constexpr std::uint64_t whom = 15 | std::uint64_t{63} << 10;
+	static constexpr std::uint64_t way = whom | std::uint64_t{serial_mask} << 40;
+	static constexpr std::uint64_t below_serial = (std::uint64_t{1} << 40) - 1;
+
+	// Of an owned buffer: what is said when it goes. A serial that overflows leaves the word.
+	constexpr Word gone_to(DomainId to) const
+	{
+		constexpr auto step = static_cast<std::uint64_t>(State::given) - static_cast<std::uint64_t>(State::owned);
+		return {bits + ((std::uint64_t{1} << 40) + step) + (std::uint64_t{to} << 10)};
+	}
+	// Of a buffer that has just come.
+	static constexpr Word owned_from(DomainId from, std::uint32_t serial)
+	{
+		constexpr std::uint64_t twice = std::uint64_t{1} << 16 | std::uint64_t{1} << 40;
+		return {serial * twice + (std::uint64_t{from} << 4) + static_cast<std::uint64_t>(State::owned)};
+	}
+	// Whether the buffer is not here, and its last serial here is before that of `theirs`: nothing but the
+	// supervisor's word is odd besides those of who has it.
+	constexpr bool is_before(Word theirs) const
+	{
+		return !(bits & 1) && static_cast<std::int64_t>(theirs.bits - (bits | below_serial)) > 0;
+	}
 };
 
 /// Whether serial a is after b.
@@ -183,8 +204,8 @@ struct Run {
 	constexpr std::uint32_t pages() const { return static_cast<std::uint32_t>(bits >> 36); }
 };
 
-/// A zone, as one side sees it.
-struct View {
+/// A zone, as one side sees it. Of a size that makes an index a shift.
+struct alignas(128) View {
 	std::byte *data = nullptr;
 	std::uint64_t bytes = 0;
 	std::atomic<std::uint64_t> *runs = nullptr;
@@ -195,6 +216,7 @@ struct View {
 	class Room *room = nullptr;
 	std::uint32_t number = 0;
 	DomainId self = 0;
+	std::uint64_t given_here = 0; ///< Of a word that says that a buffer went here.
 
 	std::uint32_t granules() const { return static_cast<std::uint32_t>(bytes / granule_bytes); }
 	Record &record(DomainId domain, std::uint32_t granule) const
@@ -315,6 +337,9 @@ private:
 };
 
 /// A domain's side, without types: <orbit/rref.hpp> puts them on. Thread-safe. What it keeps is in private memory.
+///
+/// What a move takes in the common case is in <orbit/rref.hpp>, without a lock or a call, and changes nothing unless
+/// all is as it mostly is. If not, the functions here look at everything anew.
 class Room {
 public:
 	Room(const Room &) = delete;
@@ -336,7 +361,7 @@ protected:
 	/// no part in the zone; EINVAL: no element, or 2^32 or more; ENOSPC: the zone, or what this domain was
 	/// granted of it, is full.
 	int allocate(std::uint32_t zone, std::uint32_t type, std::size_t size, std::size_t count, View **view,
-		     std::uint32_t *granule, std::uint32_t *serial);
+		     std::uint32_t *granule, Word *word);
 
 public:
 	// For rref.
@@ -364,23 +389,39 @@ protected:
 	}
 	Backed follow(const View &view, std::uint32_t granule, DomainId home, DomainId domain, Word word) const noexcept;
 
-	/// Ends what receive() refused in the middle of a reclaim: true if it is to be tried again.
-	bool reclaim_passed(std::uint32_t &seen) const noexcept;
+	/// Gives away a buffer of which this domain's word is still `word`, and says what it is then. If it returns false
+	/// send_again() is to look.
+	[[gnu::always_inline]] bool send_(View &view, std::uint32_t granule, Word *word, DomainId to) noexcept
+	{
+		const Word now = word->gone_to(to);
+		Word old = *word;
 
-	int begin_receive(View &view, const Handle &handle, DomainId from, std::size_t size, bool array,
-			  std::uint32_t *count, std::uint32_t *serial) noexcept;
-	int try_receive(View &view, const Handle &handle, DomainId from, std::size_t size, bool array,
-			std::uint32_t *count, std::uint32_t *serial) noexcept;
-	int undo_send(View &view, std::uint32_t granule, DomainId to, std::uint32_t serial) noexcept;
+		if (!change(view.mine[granule].word, old, now)) [[unlikely]]
+			return false;
+		*word = now;
+		return view.member(to);
+	}
+	/// 0 or a positive errno value; then *word is what the word is now, or nothing if the buffer is gone.
+	int send_again(View &view, std::uint32_t granule, Word *word, DomainId to) noexcept;
+
+	int receive_again(const Handle &handle, DomainId from, std::uint32_t type, std::size_t size, bool array,
+			  std::uint32_t *count, Word *word) noexcept;
+	/// A word `now` was written, where `old` was, and the sender's is not `theirs` any more. 0 if the buffer is
+	/// received nevertheless.
+	int confirm_receive(const View &view, std::uint32_t granule, DomainId from, Word theirs, Word old,
+			    Word now) noexcept;
+	int undo_send(View &view, std::uint32_t granule, DomainId to, std::uint32_t serial, Word *word) noexcept;
 	int begin_loan(View &view, std::uint32_t granule, std::uint32_t serial, bool borrowed, DomainId to,
 		       std::uint32_t *generation) noexcept;
 	int end_loan_of(View &view, std::uint32_t granule, DomainId to, std::uint32_t generation) noexcept;
-	int begin_borrow(View &view, const Handle &handle, DomainId from, std::size_t size, bool array,
+	int begin_borrow(const Handle &handle, DomainId from, std::uint32_t type, std::size_t size, bool array,
 			 std::uint32_t *count) noexcept;
-	int try_borrow(View &view, const Handle &handle, DomainId from, std::size_t size, bool array,
-		       std::uint32_t *count) noexcept;
 	bool loan_holds(const View &view, std::uint32_t granule, std::uint32_t entry) const noexcept;
 	std::uint32_t domains() const noexcept { return domains_; }
+
+	DomainId self_ = 0, domains_ = 0, others_ = 0;     // others_: without the supervisor
+	std::atomic<std::uint32_t> known_[max_zones] = {}; // granules of zones that this domain was seen to have part in
+	View views_[max_zones];
 
 private:
 	struct Dropped {
@@ -401,6 +442,14 @@ private:
 		std::map<std::pair<std::uint32_t, std::uint32_t>, std::vector<std::uint32_t>> free; // by type and granules
 	};
 
+	/// Ends what was refused in the middle of a reclaim: true if it is to be tried again.
+	bool reclaim_passed(std::uint32_t &seen) const noexcept;
+	bool has_part(const View &view) noexcept;
+	template <class Try> int try_handle(const Handle &handle, DomainId from, std::uint32_t type, Try &&act) noexcept;
+	int try_receive(View &view, const Handle &handle, DomainId from, Run run, std::size_t size, bool array,
+			std::uint32_t *count, Word *word) noexcept;
+	int try_borrow(View &view, const Handle &handle, DomainId from, Run run, std::size_t size, bool array,
+		       std::uint32_t *count) noexcept;
 	int loan_is_backed(const View &view, std::uint32_t granule, DomainId from, std::uint32_t generation) const noexcept;
 	int check_shape(const View &view, std::uint32_t granule, Run run, std::uint32_t type, std::size_t size,
 			bool array, std::uint32_t *count) const noexcept;
@@ -408,9 +457,7 @@ private:
 	void collect(View &view, Store &store);
 
 	Header *header_ = nullptr;
-	DomainId self_ = 0, domains_ = 0;
 	std::uint32_t zones_ = 0;
-	std::vector<View> views_;
 	std::vector<Store> stores_;
 	std::vector<Dropped> dropped_;
 	std::mutex mutex_; // stores_, dropped_

@@ -116,6 +116,12 @@ const Scene scenes[] = {
 		 handle = *play.world[2].send(play.get(handle, 3, 2), 3);
 		 return [&play, handle] { play.send(play.get(handle, 2, 3), 1); };
 	 }},
+	{"has its own back from whom it gave it to, and sends it again",
+	 [](Play &play) {
+		 auto handle = play.give(3, 2);
+		 handle = *play.world[2].send(play.get(handle, 3, 2), 3);
+		 return [&play, handle] { play.send(play.get(handle, 2, 3), 2); };
+	 }},
 	{"has its own again, and sends it on",
 	 [](Play &play) {
 		 auto handle = play.give(3, 2);
@@ -264,14 +270,16 @@ TEST(D3_CleanEnd, AtAnyStoreWithItsMessagesUnderWay)
 // The dead domain has left a message; who receives it stops at any store, and a reclaim passes.
 TEST(D3_CleanEnd, AReclaimWhileSomebodyReceives)
 {
-	for (const bool through : {false, true}) {
+	enum class Way { its_own, through, back };
+	for (const Way way : {Way::its_own, Way::through, Way::back}) {
 		bool stopped = true;
 		int got = 0, turned_away = 0;
 		for (int n = 1; stopped; n++) {
 			Play play;
-			Handle handle = play.give(through ? 1 : 3, through ? 3 : 2);
-			if (through)
-				handle = *play.world[3].send(play.get(handle, 1, 3), 2);
+			const DomainId home = way == Way::its_own ? 3 : way == Way::through ? 1 : 2;
+			Handle handle = play.give(home, home == 3 ? 2 : 3);
+			if (home != 3)
+				handle = *play.world[3].send(play.get(handle, home, 3), 2);
 			std::thread thread;
 			Stop at;
 			int error = -1;
