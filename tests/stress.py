@@ -151,9 +151,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"stress.py: {error}")
+    vm.run_main(main, FileNotFoundError, ValueError)

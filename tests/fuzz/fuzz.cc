@@ -1348,23 +1348,10 @@ int main(int argc, char **argv)
 {
 	Options options;
 
-	for (int n = 1; n < argc; n++) {
-		const std::string name = argv[n];
-		const auto value = [&] { return n + 1 < argc ? std::strtoull(argv[++n], nullptr, 0) : 0; };
-
-		if (name == "--seconds")
-			options.seconds = value();
-		else if (name == "--seed")
-			options.seed = value();
-		else if (name == "--patience")
-			options.patience = value();
-		else if (name == "--require-all")
-			options.require_all = true;
-		else {
-			std::fprintf(stderr, "fuzz: unknown option %s\n", argv[n]);
-			return 2;
-		}
-	}
+	if (!stress::read_options("fuzz", argc, argv,
+			  {{"--seconds", &options.seconds}, {"--seed", &options.seed}, {"--patience", &options.patience}},
+			  &options.require_all))
+		return 2;
 	if (!options.seed)
 		options.seed = raw::now_ns() % 1000000;
 	std::setvbuf(stdout, nullptr, _IOLBF, 0);

@@ -7,11 +7,13 @@
 
 #include "raw.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <dirent.h>
+#include <initializer_list>
 #include <set>
 #include <string>
 
@@ -161,6 +163,32 @@ template <class F> void each_process(F &&f)
 	}
 	if (proc)
 		closedir(proc);
+}
+
+struct Option {
+	const char *name;
+	u64 *value;
+};
+
+// A program's options, all but one of which have a value. False: an unknown one, of which it tells.
+inline bool read_options(const char *program, int argc, char **argv, std::initializer_list<Option> options,
+			 bool *require_all)
+{
+	for (int n = 1; n < argc; n++) {
+		const std::string name = argv[n];
+		const auto *const option = std::find_if(options.begin(), options.end(),
+							[&](const Option &each) { return name == each.name; });
+
+		if (option != options.end()) {
+			*option->value = n + 1 < argc ? std::strtoull(argv[++n], nullptr, 0) : 0;
+		} else if (name == "--require-all") {
+			*require_all = true;
+		} else {
+			std::fprintf(stderr, "%s: unknown option %s\n", program, argv[n]);
+			return false;
+		}
+	}
+	return true;
 }
 
 // Where a process is: for the report of one that hangs.

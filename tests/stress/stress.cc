@@ -2248,29 +2248,14 @@ int main(int argc, char **argv)
 {
 	Options options;
 
-	for (int n = 1; n < argc; n++) {
-		const std::string name = argv[n];
-		const auto value = [&] { return n + 1 < argc ? std::strtoull(argv[++n], nullptr, 0) : 0; };
-
-		if (name == "--nothing")
-			return 0;
-		if (name == "--seconds")
-			options.seconds = value();
-		else if (name == "--seed")
-			options.seed = value();
-		else if (name == "--mains")
-			options.mains = std::min<u64>(value(), max_mains);
-		else if (name == "--patience")
-			options.patience = value();
-		else if (name == "--census")
-			options.census = value();
-		else if (name == "--require-all")
-			options.require_all = true;
-		else {
-			std::fprintf(stderr, "stress: unknown option %s\n", argv[n]);
-			return 2;
-		}
-	}
+	if (argc > 1 && !std::strcmp(argv[1], "--nothing"))
+		return 0;
+	if (!read_options("stress", argc, argv,
+			  {{"--seconds", &options.seconds}, {"--seed", &options.seed}, {"--mains", &options.mains},
+			   {"--patience", &options.patience}, {"--census", &options.census}},
+			  &options.require_all))
+		return 2;
+	options.mains = std::min<u64>(options.mains, max_mains);
 	if (!options.seed)
 		options.seed = raw::now_ns() % 1000000;
 	std::setvbuf(stdout, nullptr, _IOLBF, 0);

@@ -808,8 +808,15 @@ def write_live(data):
     sys.stdout.buffer.flush()
 
 
-if __name__ == "__main__":
+def run_main(main, *expected):
+    """End with what main returns; with one line if it raises one of the expected exceptions."""
     try:
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except expected as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+
+
+if __name__ == "__main__":
+    run_main(main)
