@@ -102,25 +102,31 @@ struct Allocator {
 
 namespace {
 
-class InAllocator {
+class InGate {
 public:
-	explicit InAllocator(Allocator *alloc)
-		: lock_(in_orbit ? &alloc->orbit_lock : &alloc->main_lock)
+	InGate() : entered_(!in_orbit && !at_rest)
 	{
-		if (!in_orbit)
+		if (entered_)
 			pthread_rwlock_rdlock(&gate);
-		pthread_mutex_lock(lock_);
 	}
-	InAllocator(const InAllocator &) = delete;
-	~InAllocator()
+	InGate(const InGate &) = delete;
+	~InGate()
 	{
-		pthread_mutex_unlock(lock_);
-		if (!in_orbit)
+		if (entered_)
 			pthread_rwlock_unlock(&gate);
 	}
 
 private:
-	pthread_mutex_t *lock_;
+	const bool entered_;
+};
+
+class InAllocator {
+public:
+	explicit InAllocator(Allocator *alloc) : locked_(in_orbit ? &alloc->orbit_lock : &alloc->main_lock) {}
+
+private:
+	const InGate in_;
+	const Locked locked_;
 };
 
 // The block for so many bytes; 0 if there is no such size.
@@ -134,13 +140,15 @@ std::size_t block_for(std::size_t size)
 	return block < least_block ? least_block : block;
 }
 
-// What has been given back, and pages for more. Pages are never given back: orbits have them.
+// What has been given back, and pages for more. Pages are never given back: orbits have them. The lock is
+// taken within the gate, for an orbit that inherits the minimum gets it as it is.
 pthread_mutex_t slab_lock = PTHREAD_MUTEX_INITIALIZER;
 Allocator *free_ones;
 Slab *slabs;
 
 Allocator *new_allocator()
 {
+	const InGate in;
 	const Locked locked(&slab_lock);
 
 	if (!free_ones) {
@@ -478,6 +486,7 @@ void orbit_allocator_destroy(orbit_allocator *pub)
 	pthread_mutex_destroy(&alloc->orbit_lock);
 	pub->impl = nullptr;
 
+	const InGate in;
 	const Locked locked(&slab_lock);
 
 	alloc->next_free = free_ones;

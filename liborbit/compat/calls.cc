@@ -663,9 +663,6 @@ int make_orbit(Module *module)
 		options.modules = &own; // its variables are there as they are now
 		options.nr_modules = 1;
 		options.ranges = pages;
-		options.nr_ranges = allocator_pages(pages, std::size(pages));
-		if (options.nr_ranges > std::size(pages))
-			return E2BIG;
 	}
 	// Another thread may close one of them meanwhile.
 	for (int tries = 0; tries < 8; tries++) {
@@ -677,7 +674,10 @@ int make_orbit(Module *module)
 			// Allocators are as nobody left them in the orbit's memory too.
 			const AllocatorsAtRest rest;
 
-			err = -orbit_create(&module->handle, &options);
+			if (inherit_minimal)
+				options.nr_ranges = allocator_pages(pages, std::size(pages));
+			err = options.nr_ranges > std::size(pages) ? E2BIG :
+								     -orbit_create(&module->handle, &options);
 		}
 		free(fds);
 		if (err != EBADF)

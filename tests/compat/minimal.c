@@ -6,6 +6,9 @@
 
 #include "tap.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -63,10 +66,53 @@ static void lesson22_orbits_hold_no_heap(void)
 	orbit_destroy_all();
 }
 
+static unsigned long make_allocator(void *store, void *arg)
+{
+	size_t used = 0;
+	struct orbit_allocator *made = orbit_allocator_create(&a_global, sizeof(a_global), &used, false);
+
+	(void)store;
+	(void)arg;
+	return made && made != alloc;
+}
+
+static atomic_bool enough;
+
+static void *make_allocators(void *arg)
+{
+	static char memory[4096];
+	size_t used = 0;
+
+	while (!enough)
+		orbit_allocator_destroy(orbit_allocator_create(memory, sizeof(memory), &used, true));
+	return arg;
+}
+
+/* Whatever another thread does with allocators when the orbit is made. */
+static void tasks_make_allocators(void)
+{
+	struct orbit_pool *pool = orbit_pool_create(NULL, 1 << 20);
+	pthread_t thread;
+
+	alarm(60); /* a task that waits for a lock of another process waits for ever */
+	pthread_create(&thread, NULL, make_allocators, NULL);
+	for (int round = 0; round < 100; round++) {
+		struct orbit_module *module = orbit_create("allocates", make_allocator, NULL);
+
+		CHECK(module);
+		CHECK(orbit_call(module, 1, &pool, NULL, NULL, 0) == 1);
+		orbit_destroy(module->gobid);
+	}
+	enough = true;
+	pthread_join(thread, NULL);
+	alarm(0);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
 		TEST(lesson22_orbits_hold_no_heap),
+		TEST(tasks_make_allocators),
 	};
 
 	return run_tests(tests, sizeof(tests) / sizeof(*tests));
