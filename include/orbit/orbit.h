@@ -448,7 +448,7 @@ ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
  * @memory_limit: Bytes that it may use beyond what it has at the start, what it
  *	writes to pools included; past it, it is killed.  UINT64_MAX for no limit.  0 for
  *	what the environment variable ORBIT_MEMORY_LIMIT says (bytes, or with one of the
- *	suffixes K M G T).  Without that there is no limit, unless a control group would
+ *	suffixes K M G T; 0 for no limit).  Without that there is no limit, unless a control group would
  *	end all its processes when memory runs out (memory.oom.group, which Kubernetes
  *	sets): then half of what is left there now.  That helps as long as the main program
  *	leaves so much free; systemd ends a service after any of its processes was killed

@@ -89,9 +89,9 @@ std::uint64_t choose_memory_limit(std::uint64_t asked)
 	if (asked)
 		return asked == UINT64_MAX ? 0 : asked;
 	if (text) {
-		const std::size_t bytes = parse_size(text);
+		std::size_t bytes;
 
-		if (bytes)
+		if (parse_size(text, &bytes))
 			return bytes;
 		log(ORBIT_LOG_ERROR, "ORBIT_MEMORY_LIMIT=%s is not a size", text);
 	}

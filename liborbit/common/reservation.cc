@@ -36,13 +36,13 @@ void *reservation(std::uintptr_t start, std::size_t bytes, int flags)
 std::size_t default_size()
 {
 	const char *text = secure_getenv("ORBIT_WINDOW");
-	std::size_t bytes = text ? parse_size(text) : default_bytes;
+	std::size_t bytes = 0;
 	rlimit limit;
 
-	if (!bytes) {
+	if (text && !parse_size(text, &bytes))
 		log(ORBIT_LOG_ERROR, "ORBIT_WINDOW=%s is not a size; using the default", text);
+	if (!bytes)
 		bytes = default_bytes;
-	}
 	// Leave the rest of the address space to the program.
 	if (!getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY &&
 	    bytes > limit.rlim_cur / 4)
@@ -141,18 +141,18 @@ void RangeAllocator::release(Range *range)
 	}
 }
 
-std::size_t parse_size(const char *text)
+bool parse_size(const char *text, std::size_t *bytes)
 {
 	char *end;
 	unsigned shift = 0;
 
 	if (*text < '0' || *text > '9')
-		return 0;
+		return false;
 	errno = 0;
 	const unsigned long long number = strtoull(text, &end, 10);
 
 	if (errno)
-		return 0;
+		return false;
 	switch (*end) {
 	case 'T':
 		shift += 10;
@@ -168,8 +168,9 @@ std::size_t parse_size(const char *text)
 		end++;
 	}
 	if (*end || number > SIZE_MAX >> shift)
-		return 0;
-	return static_cast<std::size_t>(number) << shift;
+		return false;
+	*bytes = static_cast<std::size_t>(number) << shift;
+	return true;
 }
 
 std::size_t page_size()

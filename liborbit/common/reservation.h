@@ -37,8 +37,8 @@ private:
 	Range *first_ = nullptr;
 };
 
-// "64M" and the like to bytes; 0 if it is no size.
-std::size_t parse_size(const char *text);
+// "64M" and the like to bytes; false if it is no size.
+bool parse_size(const char *text, std::size_t *bytes);
 
 std::size_t page_size();
 

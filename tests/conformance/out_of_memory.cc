@@ -59,9 +59,19 @@ TEST(OutOfMemory, TheEnvironmentHasALimitForAll)
 		if (without.call({}, use_up, 40) != 40)
 			return 20;
 
-		// What is no size is none.
-		setenv("ORBIT_MEMORY_LIMIT", "much", 1);
-		return make_orbit().call({}, use_up, 40) == 40 ? 0 : 30;
+		// What is no size is none, and is told; 0 is none, and is not.
+		static std::vector<std::string> told;
+
+		orbit_log_to([](void *, int level, const char *text) {
+			if (level == ORBIT_LOG_ERROR)
+				told.emplace_back(text);
+		}, nullptr);
+		for (const char *text : {"much", "0"}) {
+			setenv("ORBIT_MEMORY_LIMIT", text, 1);
+			if (make_orbit().call({}, use_up, 40) != 40)
+				return 30;
+		}
+		return told.size() == 1 && told[0].find("much") != std::string::npos ? 0 : 31;
 	});
 
 	EXPECT_EQ(main.wait(), 0);

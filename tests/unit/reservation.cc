@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <sys/mman.h>
@@ -92,20 +93,28 @@ TEST(RangeAllocator, NeverOverlapsUnderRandomUse)
 	}
 }
 
+std::optional<std::size_t> size_of(const char *text)
+{
+	std::size_t bytes;
+
+	return parse_size(text, &bytes) ? std::optional(bytes) : std::nullopt;
+}
+
 TEST(ParseSize, KnowsSuffixes)
 {
-	EXPECT_EQ(parse_size("4096"), 4096U);
-	EXPECT_EQ(parse_size("3K"), 3U << 10);
-	EXPECT_EQ(parse_size("64M"), 64U << 20);
-	EXPECT_EQ(parse_size("2G"), std::size_t{2} << 30);
-	EXPECT_EQ(parse_size("1T"), std::size_t{1} << 40);
+	EXPECT_EQ(size_of("0"), 0U);
+	EXPECT_EQ(size_of("4096"), 4096U);
+	EXPECT_EQ(size_of("3K"), 3U << 10);
+	EXPECT_EQ(size_of("64M"), 64U << 20);
+	EXPECT_EQ(size_of("2G"), std::size_t{2} << 30);
+	EXPECT_EQ(size_of("1T"), std::size_t{1} << 40);
 }
 
 TEST(ParseSize, RefusesAnythingElse)
 {
 	for (const char *text : {"", "x", "-1", " 1", "1X", "1KB", "1M ", "99999999999999999999",
 				 "99999999999T"})
-		EXPECT_EQ(parse_size(text), 0U) << text;
+		EXPECT_FALSE(size_of(text)) << text;
 }
 
 // The window is made once in a process, so each of these has one of its own.
