@@ -454,7 +454,8 @@ ORBIT_API int orbit_prepare(void) ORBIT_NOTHROW;
  *	leaves so much free; systemd ends a service after any of its processes was killed
  *	for memory, unless its OOMPolicy is "continue".  So better set it.
  * @update_limit: Bytes of updates that one task may have sent and the main
- *	program not yet received; 0 for ORBIT_DEFAULT_UPDATES.
+ *	program not yet received; 0 for ORBIT_DEFAULT_UPDATES.  The kernel backend keeps
+ *	65,536 updates of a task, however short they are.
  * @cpu_percent: How much of one CPU a task may use; it is slowed down to that.
  *	0 for no limit.
  * @inherit: enum orbit_inherit.
@@ -764,7 +765,8 @@ ORBIT_API int orbit_cancel(struct orbit_handle *orbit, orbit_entry fn, const voi
  * are made by the thread that runs the task.
  *
  * Returns 0.  -EPERM: not in an orbit.  -EPIPE: nobody can receive it.  -ENOSPC:
- * past the orbit's update_limit.  -E2BIG, -EFAULT, -ENOMEM.
+ * past the orbit's update_limit, or (kernel backend) 65,536 updates of the task have
+ * not been received yet.  -E2BIG, -EFAULT, -ENOMEM.
  */
 ORBIT_API int orbit_send_bytes(void *target, const void *data, size_t size) ORBIT_NOTHROW;
 

@@ -377,6 +377,28 @@ TEST_F(P5_Updates, TheLimitOfATask)
 	}
 }
 
+// However many there are: a task knows of each that will not arrive.
+TEST_F(P5_Updates, EachThatIsSentArrives)
+{
+	constexpr int count = 70'000;
+	auto task = must(orbit_.call_async({}, [] {
+		int sent = 0;
+
+		for (int i = 0; i < count; i++) {
+			const auto done = orbit::send(&declared[0], std::uint64_t{1});
+
+			if (!done && done.error().code() != ENOSPC)
+				return -1;
+			sent += done ? 1 : 0;
+		}
+		return sent;
+	}));
+	const int sent = must(task.wait());
+
+	EXPECT_EQ(must(task.apply_all(targets_)).applied, static_cast<unsigned>(sent));
+	EXPECT_EQ(sent, is_kernel_backend() ? 65'536 : count);
+}
+
 TEST_F(P5_Updates, NobodyToReceiveThem)
 {
 	EXPECT_EQ(orbit_.call({}, [] { return orbit_send_bytes(declared, "x", 1); }), -EPIPE);
