@@ -36,11 +36,6 @@ ORBIT_STATE Orbit *orbits;
 ORBIT_STATE Pool *pools;
 ORBIT_STATE std::uint64_t snapshots;
 
-std::uint64_t now()
-{
-	return monotonic_ns();
-}
-
 void close_fd(int *fd)
 {
 	close_ours(fd);

@@ -261,9 +261,9 @@ void kill_process(Orbit *orbit, std::uint32_t cause, int error)
 	orbit->kill_error = error;
 	orbit->time_at = orbit->tick_at = never;
 	if (!send_signal(orbit, SIGKILL))
-		orbit->fork_server_at = now();
+		orbit->fork_server_at = monotonic_ns();
 	else if (orbit->fork_server_at == never)
-		orbit->fork_server_at = now() + patience_for_kill;
+		orbit->fork_server_at = monotonic_ns() + patience_for_kill;
 }
 
 static void unshare(Orbit *orbit)
@@ -373,7 +373,7 @@ int spawn(Orbit *orbit)
 	}
 	orbit->socket = sockets[0];
 	orbit->starting = true;
-	orbit->fork_server_at = now() + patience_for_birth;
+	orbit->fork_server_at = monotonic_ns() + patience_for_birth;
 	return 0;
 }
 
@@ -416,7 +416,7 @@ static void share_cpu(Orbit *orbit, std::uint64_t cpu, std::uint64_t time)
 static void begin_limits(Orbit *orbit, const Task *task)
 {
 	const bool ticks = task->cpu_limit || orbit->options.memory_limit || orbit->options.cpu_percent;
-	const std::uint64_t time = now();
+	const std::uint64_t time = monotonic_ns();
 
 	orbit->time_at = task->time_limit && task->time_limit < never - time ? time + task->time_limit : never;
 	orbit->tick_at = ticks ? time + tick : never;
@@ -431,7 +431,7 @@ static void begin_limits(Orbit *orbit, const Task *task)
 static void end_limits(Orbit *orbit)
 {
 	if (orbit->options.cpu_percent)
-		share_cpu(orbit, cpu_time(orbit->pid), now());
+		share_cpu(orbit, cpu_time(orbit->pid), monotonic_ns());
 	orbit->time_at = orbit->tick_at = never;
 }
 
@@ -681,7 +681,7 @@ static void give_up_process(Orbit *orbit, int err)
 static void lack_process(Orbit *orbit, int err)
 {
 	const bool passes = err == -EAGAIN || err == -ENOMEM || err == -EMFILE || err == -ENFILE || err == -ENOBUFS;
-	const std::uint64_t time = now();
+	const std::uint64_t time = monotonic_ns();
 
 	if (!passes) {
 		give_up_process(orbit, err);
@@ -728,7 +728,7 @@ static void begin_process(Orbit *orbit)
 		orbit->stat.restarts++;
 	orbit->was_ready = true;
 	orbit->cpu_seen = cpu_time(orbit->pid);
-	orbit->share_at = now();
+	orbit->share_at = monotonic_ns();
 	orbit->starting = false;
 	orbit->lacking_since = 0;
 	orbit->ready = true;
@@ -1129,7 +1129,7 @@ static void watch_all()
 // When something has to be looked at, whatever is told.
 static std::uint64_t next_moment()
 {
-	std::uint64_t next = now() + longest_sleep;
+	std::uint64_t next = monotonic_ns() + longest_sleep;
 
 	for (const Orbit *orbit = orbits; orbit; orbit = orbit->next)
 		for (const std::uint64_t moment :
@@ -1196,7 +1196,7 @@ static void hear_wake()
 
 static void sleep_on_list(PollList *list, std::uint64_t moment)
 {
-	const std::uint64_t before = now();
+	const std::uint64_t before = monotonic_ns();
 	const std::uint64_t left = moment > before ? moment - before : 0;
 	const timespec timeout = {static_cast<time_t>(left / (1000 * ms)), static_cast<long>(left % (1000 * ms))};
 
@@ -1216,7 +1216,7 @@ static void sleep_on_list(PollList *list, std::uint64_t moment)
 static void poll_until(PollList *list, std::uint64_t moment)
 {
 	if (!fill_list(list))
-		moment = now() + tick; // and try again
+		moment = monotonic_ns() + tick; // and try again
 	pthread_mutex_unlock(&state_lock);
 	sleep_on_list(list, moment);
 	pthread_mutex_lock(&state_lock);
@@ -1238,7 +1238,7 @@ static void poll_until(PollList *list, std::uint64_t moment)
 static void wait_until_told(std::uint64_t moment)
 {
 	epoll_event events[16];
-	const std::uint64_t before = now();
+	const std::uint64_t before = monotonic_ns();
 	const std::uint64_t left = moment > before ? (moment - before + ms - 1) / ms : 0;
 	const int epoll = dispatcher.epoll;
 
@@ -1277,7 +1277,7 @@ static void wake_waiters()
 static void *keep(void *)
 {
 	PollList list{};
-	std::uint64_t polled = now();
+	std::uint64_t polled = monotonic_ns();
 
 	prctl(PR_SET_NAME, "orbit-dispatch");
 	pthread_mutex_lock(&state_lock);
@@ -1286,16 +1286,16 @@ static void *keep(void *)
 			make_wake();
 		watch_all();
 		// A descriptor that the application has closed epoll forgets, and poll tells of.
-		if (dispatcher.epoll >= 0 && now() - polled >= longest_sleep) {
+		if (dispatcher.epoll >= 0 && monotonic_ns() - polled >= longest_sleep) {
 			poll_until(&list, 0);
-			polled = now();
+			polled = monotonic_ns();
 		} else if (dispatcher.epoll >= 0) {
 			wait_until_told(next_moment());
 		} else {
 			poll_until(&list, next_moment());
 		}
 
-		const std::uint64_t after = now();
+		const std::uint64_t after = monotonic_ns();
 
 		dispatcher.wakes_later = true;
 		for (Orbit *orbit = orbits; orbit; orbit = orbit->next)

@@ -181,7 +181,6 @@ template <class T> T *allocate(std::size_t count = 1)
 
 // ---- backend.cc ----
 
-std::uint64_t now(); // nanoseconds of CLOCK_MONOTONIC
 void close_fd(int *fd);
 // Close one end of a pair of sockets, and tell the other end even if a forked child has a copy.
 void hang_up(int *fd);
