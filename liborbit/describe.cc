@@ -66,7 +66,7 @@ constexpr Words all_words[] = {
 	{ENOENT, in(ORBIT_STEP_CREATE, ORBIT_STEP_PREPARE, ORBIT_STEP_POOL, ORBIT_STEP_SHARE), "/proc is not mounted"},
 	{ENOENT, in(ORBIT_STEP_SETUP), "there is no such backend"},
 	{ENOENT, in(ORBIT_STEP_TARGETS), "that refusal is not known any more"},
-	{EALREADY, in(ORBIT_STEP_PREPARE), "orbit_prepare() has been called already"},
+	{EALREADY, in(ORBIT_STEP_PREPARE), "orbit_prepare() has been called already, and its process is there"},
 	{EALREADY, in(ORBIT_STEP_POOL), "the addresses for pools have been reserved already"},
 	{EALREADY, in(ORBIT_STEP_SETUP), "pools or orbits of another backend exist already"},
 	{ENOTSUP, in(ORBIT_STEP_PREPARE, ORBIT_STEP_CREATE),

@@ -425,7 +425,9 @@ enum orbit_inherit {
  * a wait function could find.  Reserves the address window
  * (orbit_window_reserve()), and some addresses more.
  *
- * Returns 0.  -EALREADY: it has been called.  -EPERM: called in an orbit.
+ * Returns 0.  -EALREADY: it has been called, and its process is there; one that has
+ * ended, or whose descriptor the program has closed, is replaced.  -EPERM: called in an
+ * orbit.
  * -ENOTSUP: the program is statically linked, or brings a malloc() of its own in
  * its executable, so that its variables cannot be told from those of libraries; or it
  * runs under a sanitizer with an allocator of its own (AddressSanitizer and others).

@@ -839,9 +839,32 @@ struct Place {
 	std::uintptr_t next, end;
 };
 
-int make_writable(void *user, const Mapping &mapping)
+// What this process has mapped, read once for all ranges.
+struct Mappings {
+	Mapping *items;
+	std::size_t count, room;
+};
+
+int add_mapping(void *user, const Mapping &mapping)
 {
-	auto *place = static_cast<Place *>(user);
+	auto *all = static_cast<Mappings *>(user);
+
+	if (all->count == all->room) {
+		const std::size_t more = all->room ? 2 * all->room : 256;
+		void *bigger = realloc(all->items, more * sizeof(Mapping));
+
+		if (!bigger)
+			return -ENOMEM;
+		all->items = static_cast<Mapping *>(bigger);
+		all->room = more;
+	}
+	all->items[all->count] = mapping;
+	all->items[all->count++].name = "";
+	return 0;
+}
+
+int make_writable(Place *place, const Mapping &mapping)
+{
 	const int prot = PROT_READ | PROT_WRITE;
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
 
@@ -873,16 +896,20 @@ int make_writable(void *user, const Mapping &mapping)
 }
 
 // See to it that there is memory for a named range, which nobody else sees.
-int make_place(const Area &area)
+int make_place(const Area &area, const Mappings &mappings)
 {
+	const Mapping *const first = mappings.items, *const end = first + mappings.count;
 	const std::uintptr_t here = address(__builtin_frame_address(0)) - (std::uintptr_t{1} << 18);
 	Place place = {page_floor(area.start), page_floor(area.start + area.bytes + page_size() - 1)};
 
 	// On the stack, it must have been there at orbit_prepare().
 	if (area.start < zygote_frame && area.start + area.bytes > here)
 		return -EFAULT;
-	if (const int err = for_each_mapping(make_writable, &place))
-		return err;
+	for (const Mapping *at = std::partition_point(
+		     first, end, [&](const Mapping &mapping) { return mapping.end <= place.next; });
+	     at != end && at->start < place.end; at++)
+		if (const int err = make_writable(&place, *at))
+			return err;
 
 	// What lies above all mappings.
 	const Mapping none = {UINTPTR_MAX, UINTPTR_MAX, false, false, false, ""};
@@ -892,17 +919,19 @@ int make_place(const Area &area)
 
 int load_image(int fd, const Image &image, const Areas &areas)
 {
-	int err = 0;
+	Mappings mappings{};
+	int err = areas.count > image.nr_variables ? for_each_mapping(add_mapping, &mappings) : 0;
 
 	for (std::size_t i = 0; !err && i < areas.count; i++) {
 		const Area &area = areas.items[i];
 
 		if (i >= image.nr_variables)
 			err = doubtful.overlaps(area.start, area.start + area.bytes) ? -EADDRINUSE :
-										       make_place(area);
+										       make_place(area, mappings);
 		else if (!is_of_a_module(areas.items[i]))
 			err = -ENXIO;
 	}
+	free(mappings.items);
 	for (std::size_t i = 0; !err && i < areas.count; i++)
 		err = read_all(fd, pointer(areas.items[i].start), areas.items[i].bytes);
 	return err;
@@ -1114,13 +1143,25 @@ int fork_portable_zygote(int mine, int its)
 	return got == sizeof(answer) ? answer : -ECHILD;
 }
 
+// Closed by the application, or dead: then there may be another.
+bool is_zygote_lost()
+{
+	pollfd fd = {zygote_socket, POLLIN, 0};
+
+	return !is_still_ours(zygote_socket) || (poll(&fd, 1, 0) == 1 && fd.revents & POLLHUP);
+}
+
 int start_zygote_locked(bool portable)
 {
 	orbit_create_args args{};
 	int sockets[2];
 
-	if (zygote_socket >= 0)
-		return -EALREADY;
+	if (zygote_socket >= 0) {
+		if (!is_zygote_lost())
+			return -EALREADY;
+		close_ours(&zygote_socket);
+		close_ours(&zygote_orbit);
+	}
 	if (!is_separable())
 		return -ENOTSUP;
 	if (!hole.bytes)
