@@ -150,8 +150,7 @@ int describe_cause(const orbit_outcome *out, const char *before, char *buf, size
 	case ORBIT_CAUSE_EXIT:
 		if (out->code == ORBIT_EXIT_THREADS)
 			return std::snprintf(buf, len,
-					     "%sended because a task left threads running when it returned "
-					     "(exit status %d)",
+					     "%sended with exit status %d, as when a task leaves threads running",
 					     before, out->code);
 		return std::snprintf(buf, len, "%sended itself with exit status %d", before, out->code);
 	case ORBIT_CAUSE_SIGNAL:
