@@ -353,6 +353,7 @@ static int share_pages(Orbit *orbit, int *file)
 int spawn(Orbit *orbit)
 {
 	const ForkServerMessage message = {Tell::spawn, 0, 0, 0, 0, 0, 0};
+	const bool lost = !is_still_ours(orbit->link);
 	int sockets[2], fds[2];
 	int err = make_sockets(SOCK_SEQPACKET, sockets);
 
@@ -361,7 +362,8 @@ int spawn(Orbit *orbit)
 	err = share_pages(orbit, &fds[1]);
 	if (!err) {
 		fds[0] = sockets[1];
-		err = !is_still_ours(orbit->link) ? -EPIPE : tell(orbit->link, &message, sizeof(message), nullptr, 0, fds, 2, MSG_DONTWAIT);
+		err = lost ? -EPIPE :
+			     tell(orbit->link, &message, sizeof(message), nullptr, 0, fds, 2, MSG_DONTWAIT);
 		close(fds[1]);
 	}
 	close(sockets[1]);
@@ -373,7 +375,7 @@ int spawn(Orbit *orbit)
 	}
 	orbit->socket = sockets[0];
 	orbit->starting = true;
-	orbit->fork_server_at = monotonic_ns() + patience_for_birth;
+	orbit->fork_server_at = monotonic_ns() + (lost ? 0 : patience_for_birth); // of another's link nothing is heard
 	return 0;
 }
 
@@ -1075,10 +1077,10 @@ void close_watched(Orbit *orbit, int *fd)
 	close_fd(fd);
 }
 
-// From now on all are polled. The descriptor may be somebody else's by now.
+// From now on all are polled.
 static void give_up_epoll()
 {
-	dispatcher.epoll = -1;
+	close_fd(&dispatcher.epoll);
 	dispatcher.watched_wake = 0;
 	for (Orbit *orbit = orbits; orbit; orbit = orbit->next)
 		for (int &watched : orbit->watched)

@@ -16,6 +16,7 @@
 #include <linux/seccomp.h>
 #include <set>
 #include <string>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -625,7 +626,56 @@ TEST(Refusals, TheZygotesDescriptorThatTheApplicationHasClosed)
 			_exit(0);
 		}
 		waitpid(child, &status, 0);
-		return WEXITSTATUS(status) ? WEXITSTATUS(status) : are_own_harmed() ? 4 : 0;
+		if (status)
+			return WEXITSTATUS(status);
+
+		// Another one can be had, and no third.
+		if (!orbit::prepare())
+			return 6;
+
+		auto late = orbit::Orbit::create({.inherit = orbit::Inherit::minimal});
+
+		if (!late || late->call({}, [] { return 7; }) != 7 || orbit::prepare().error().code() != EALREADY)
+			return 7;
+		return are_own_harmed() ? 4 : 0;
+	});
+
+	EXPECT_EQ(main.wait(), 0);
+}
+
+// The descriptor that it could not use is closed.
+TEST(Refusals, EpollLeavesNothingOpen)
+{
+	OtherMain main([] {
+		const std::size_t before = open_descriptors();
+
+		filter_early(SYS_epoll_ctl, ENOMEM);
+		if (make_orbit().call({}, [] { return 3; }) != 3)
+			return 1;
+		return eventually([=] { return open_descriptors() == before; }) ? 0 : 2;
+	});
+
+	EXPECT_EQ(main.wait(), 0);
+}
+
+// The process that the orbit would need next cannot be asked for, and nobody will tell so.
+TEST(Refusals, TheForkServersDescriptorThatTheApplicationHasClosed)
+{
+	OtherMain main([] {
+		orbit::Orbit orbit = make_orbit({.restart = true});
+
+		if (orbit.call({}, [] { std::abort(); }))
+			return 1;
+		close_range(3, ~0U, 0);
+		for (int i = 0; i < 60; i++)
+			if (eventfd(0, EFD_CLOEXEC) < 0)
+				return 2;
+
+		const auto begin = std::chrono::steady_clock::now();
+
+		if (orbit.call({}, [] { return 1; }))
+			return 3;
+		return std::chrono::steady_clock::now() - begin < patience ? 0 : 4;
 	});
 
 	EXPECT_EQ(main.wait(), 0);
