@@ -750,7 +750,7 @@ int orbit_call(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_
 int orbit_call_async(orbit_handle *orbit, orbit_entry fn, const void *arg, size_t arg_size,
 		     const orbit_call_options *opts, orbit_task **out) noexcept
 {
-	const Entered here;
+	const Entered here(orbit && (orbit->backend->call_may_be_cancelled || checking()));
 	orbit_call_options options;
 	orbit_task *task = nullptr;
 	Call call;

@@ -280,6 +280,9 @@ int try_lift(int fd)
 
 	if (moved < 0)
 		return fd;
+
+	const NotCancelled whole; // close() is a cancellation point
+
 	close(fd);
 	return moved;
 }

@@ -284,6 +284,8 @@ inline int make_call(orbit_handle *orbit, const Call &call, std::uint64_t flags,
 		args->handle = -1;
 		err = sys_call(orbit->fd, args); // args->task now names the task
 		if (err && args->handle >= 0) {
+			const NotCancelled whole; // close() is a cancellation point
+
 			close(args->handle);
 			args->handle = -1;
 		}
