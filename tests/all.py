@@ -213,16 +213,16 @@ def allocator_files():
     return {str(path).lstrip("/"): str(path) for name in ALLOCATORS for path in Path("/usr/lib").glob(f"*/{name}")}
 
 
-# For the kernel's command line, and so for the environment of everything in the guest: that no
-# test passes there by the portable backend.
-KERNEL_BACKEND = "ORBIT_BACKEND=kernel"
+# For the kernel's command line, and so for the environment of everything in the guest: that no test passes there by
+# the portable backend, and that the memory may go offline or break, for it is the guest's own.
+ENVIRONMENT = "ORBIT_BACKEND=kernel ORBIT_TEST_MAY_BREAK_MEMORY=1"
 
 
 def run_guest(title, machine, tests, results):
     """Boot one guest for these tests, and keep what it said."""
     if not tests:
         return []
-    machine = dataclasses.replace(machine, append=f"{machine.append} {KERNEL_BACKEND}",
+    machine = dataclasses.replace(machine, append=f"{machine.append} {ENVIRONMENT}",
                                   files={**machine.files, **allocator_files()})
     print(f"{title} ({machine.accel}, {len(tests)} programs)", flush=True)
     report = machine.run(tests, progress=lambda test, cases, seconds: vm.print_progress(
