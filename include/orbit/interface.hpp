@@ -164,6 +164,24 @@ public:
 			 std::size_t *reply_bytes, std::uint64_t timeout_ns) = 0;
 };
 
+/// What is known of a method, and of an interface. Generated.
+struct Method {
+	const char *name;
+	std::uint32_t type; ///< Its id, with the layout of all that it takes and returns.
+	bool repeatable;    ///< To call it twice does what to call it once does.
+};
+struct Interface {
+	const char *name; ///< With its namespace.
+	std::uint64_t id;
+	std::span<const Method> methods; ///< By their numbers, which begin with 1.
+
+	/// For people; what is no method is "?".
+	const char *method_name(std::uint32_t number) const noexcept
+	{
+		return number - 1 < methods.size() ? methods[number - 1].name : "?";
+	}
+};
+
 /// What calls the implementation.
 class Skeleton {
 public:

@@ -268,17 +268,13 @@ def emit_wire(out, interface):
     out.open(f"namespace {interface.name}_wire")
     out(f"inline constexpr std::uint64_t interface_id = 0x{interface.type_id:016x};")
     out()
-    out.open("struct Method")
-    out("const char *name;")
-    out("std::uint32_t type;")
-    out("bool repeatable;")
-    out.close("};")
-    out()
     out("/// By their numbers, which begin with 1.")
-    out.open("inline constexpr Method methods[] =")
+    out.open(f"inline constexpr {ISOLATION}Method methods[] =")
     for method in interface.methods:
         out(f'{{"{method.name}", 0x{method.type_id:08x}, {"true" if method.repeatable else "false"}}},')
     out.close("};")
+    out()
+    out(f'inline constexpr {ISOLATION}Interface interface{{"{interface.qualified}", interface_id, methods}};')
     for method in interface.methods:
         out()
         emit_message(out, f"{method.name}_args", argument_fields(method))
@@ -303,12 +299,19 @@ def declared_parameters(method):
     return ", ".join(f"{p.declared}{'' if p.declared.endswith('&') else ' '}{p.name}" for p in method.parameters)
 
 
+def emit_interface(out, interface):
+    # No method's name ends with an underscore.
+    out(f"static constexpr const {ISOLATION}Interface &interface_ = {interface.name}_wire::interface;")
+    out()
+
+
 def emit_proxy_class(out, interface):
     out(f"/// What a caller calls. Thread-safe as its transport is; the connection's parts outlive it.")
     out.open(f"class {interface.name}Proxy final : public {interface.name}, private {ISOLATION}ProxyBase")
     out.depth -= 1
     out("public:")
     out.depth += 1
+    emit_interface(out, interface)
     out(f"{interface.name}Proxy(std::shared_ptr<{ISOLATION}Transport> transport, const {ISOLATION}Connection &connection)")
     out(f"\t: {ISOLATION}ProxyBase(std::move(transport), connection)")
     out.open("{")
@@ -320,12 +323,59 @@ def emit_proxy_class(out, interface):
     out()
 
 
+# --- shadow
+
+def gone_after_a_call(method):
+    """Whether an argument cannot be passed a second time."""
+    return any(p.kind in ("moved", "kept") for p in method.parameters)
+
+
+def emit_shadow_class(out, interface):
+    out("/// A proxy that outlives the domain behind it: what was under way when the domain died is called again where that is")
+    out("/// allowed. Thread-safe as its transport is.")
+    out.open(f"class {interface.name}Shadow final : public {interface.name}, private {ISOLATION}ShadowBase")
+    out.depth -= 1
+    out("public:")
+    out.depth += 1
+    emit_interface(out, interface)
+    out(f"{interface.name}Shadow(std::shared_ptr<{ISOLATION}Transport> transport, const {ISOLATION}Connection &connection,")
+    out(f"\tstd::shared_ptr<{ISOLATION}Recovery> recovery)")
+    out(f"\t: {ISOLATION}ShadowBase(std::move(recovery)), proxy_(std::move(transport), connection)")
+    out.open("{")
+    out.close()
+    out()
+    for method in interface.methods:
+        out(f"{declared_result(method)} {method.name}({declared_parameters(method)}){' const' if method.const else ''} override;")
+    out()
+    out.depth -= 1
+    out("private:")
+    out.depth += 1
+    out(f"{interface.name}Proxy proxy_;")
+    out.close("};")
+    out()
+
+
+def emit_shadow_method(out, interface, method):
+    given = ", ".join(f"std::move({p.name})" if p.kind in ("moved", "kept") else p.name for p in method.parameters)
+    once = gone_after_a_call(method)
+    out(f"inline {declared_result(method)} {interface.name}Shadow::{method.name}({declared_parameters(method)}){' const' if method.const else ''}")
+    out.open("{")
+    if once:
+        out("// What was moved is gone with the domain.")
+        out(f"return once_([&] {{ return proxy_.{method.name}({given}); }});")
+    else:
+        out(f"return repeat_({'true' if method.repeatable else 'false'}, [&] {{ return proxy_.{method.name}({given}); }});")
+    out.close()
+    out()
+
+
 def emit_skeleton_class(out, interface):
     out("/// What calls the implementation, with nothing but what has been checked.")
     out.open(f"class {interface.name}Skeleton final : public {ISOLATION}Skeleton")
     out.depth -= 1
     out("public:")
     out.depth += 1
+    emit_interface(out, interface)
     out(f"{interface.name}Skeleton(std::shared_ptr<{interface.name}> object, const {ISOLATION}Connection &connection)")
     out("\t: object_(std::move(object)), connection_(connection)")
     out.open("{")
@@ -563,6 +613,7 @@ def emit(header, name):
     out("#include <orbit/interface.hpp>")
     if header.rrefs:
         out("#include <orbit/rref.hpp>")
+    out("#include <orbit/shadow.hpp>")
     out("#include <orbit/stubs.hpp>")
     out()
     for type_ in header.types:
@@ -581,11 +632,14 @@ def emit(header, name):
     def classes(interface):
         emit_wire(out, interface)
         emit_proxy_class(out, interface)
+        emit_shadow_class(out, interface)
         emit_skeleton_class(out, interface)
 
     def bodies(interface):
         for method in interface.methods:
             emit_proxy_method(out, interface, method)
+        for method in interface.methods:
+            emit_shadow_method(out, interface, method)
         emit_dispatch(out, interface)
         for method in interface.methods:
             emit_serve(out, interface, method)

@@ -726,7 +726,7 @@ class Rules:
             self.refuse(cursor, "the interface has no name", "name it")
         if create and "interface" in attributes:
             self.refuse(cursor, f"{name} is an interface and creates one", "leave one of ORBIT_INTERFACE and ORBIT_CREATE")
-        for other in (f"{name}Proxy", f"{name}Skeleton", f"{name}_wire"):
+        for other in (f"{name}Proxy", f"{name}Shadow", f"{name}Skeleton", f"{name}_wire"):
             for child in parent.get_children():
                 if child.spelling == other:
                     self.refuse(child, f"{other} is the name of what is generated for {name}", "give it another")
