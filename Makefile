@@ -21,11 +21,11 @@ ROUNDS ?= 10000
 # How long each of the fuzzers of `make fuzz-decoder` runs.
 FUZZ_MINUTES ?= 10
 
-# libboost-dev is for <orbit/memory.hpp>, python3-clang for orbit-idl, libbenchmark-dev, libgflags-dev and python3-matplotlib
+# libboost-dev is for <orbit/memory.hpp>, python3-clang for orbit-idl, liburcu-dev for isolation/, libbenchmark-dev, libgflags-dev and python3-matplotlib
 # for bench/; three allocators are for tests/conformance; cmake, pkg-config, abigail-tools, dpkg-dev and debhelper are for what is installed
 # and packaged, and its tests.
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
-	libgtest-dev libexpected-dev libboost-dev libbenchmark-dev libgflags-dev \
+	libgtest-dev libexpected-dev libboost-dev liburcu-dev libbenchmark-dev libgflags-dev \
 	libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 \
 	nlohmann-json3-dev python3 python3-clang python3-matplotlib cmake pkg-config abigail-tools dpkg-dev \
 	debhelper busybox-static qemu-system-x86 gdb \
@@ -161,11 +161,27 @@ $(library) $(compat_library) $(isolation_library) $(orbitctl_parts) &: FORCE
 $(addprefix $(BUILD)/tests/,unit/orbitctl conformance/orbitctl portable/orbitctl): $(orbitctl_parts)
 $(filter $(BUILD)/tests/isolation/%,$(units)): $(isolation_library)
 
+# Where orbit-idl puts what it makes, by the header's place.
+generated := $(BUILD)/generated
+$(generated)/%.orbit.hpp: %.idl.hpp $(wildcard isolation/idl/orbit_idl/*.py)
+	@mkdir -p $(@D)
+	@echo "  IDL  $@"
+	@isolation/idl/orbit-idl -Iinclude -o $@ $< && touch $@
+
+# Programs with domains.
+$(BUILD)/tests/conformance/domains: $(isolation_library) $(generated)/tests/conformance/domains.orbit.hpp
+$(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-domain/echo.orbit.hpp
+# What a program is compiled with beyond the rest, by its prerequisites.
+interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))
+domain_libraries = $(if $(filter $(isolation_library),$^),$(isolation_library))
+domain_libraries_after = $(if $(filter $(isolation_library),$^),-lurcu-bp)
+
 # -g1: line numbers are enough for a backtrace, and the rest takes a third of the compiler's time.
 $(BUILD)/tests/%: tests/%.cc $(library)
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
-	@$(CXX) $(CXXFLAGS) -g1 $(flags) -o $@ $< $($(@F)_parts) $(filter $(isolation_library),$^) $(library) -lgtest_main -lgtest
+	@$(CXX) $(CXXFLAGS) -g1 $(flags) $(interfaces) -o $@ $< $($(@F)_parts) $(domain_libraries) $(library) \
+		$(domain_libraries_after) -lgtest_main -lgtest
 
 # A debugger is to find it as it is written.
 $(debugged): $(BUILD)/%: %.cc $(library)
@@ -204,7 +220,7 @@ $(static): $(BUILD)/%: %.cc
 $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc) $(library)
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
-	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $(filter %.cc,$^) $(library)
+	@$(CXX) $(CXXFLAGS) $(flags) $(interfaces) -o $@ $(filter %.cc,$^) $(domain_libraries) $(library) $(domain_libraries_after)
 
 -include $(addsuffix .d,$(gtests) $(static) $(debugged) $(compats) $(benches))
 # With several sources the compiler names a .d after each of them.
