@@ -31,19 +31,20 @@ constexpr bool possible(const RingShape &shape)
 
 constexpr std::size_t stride(const RingShape &shape)
 {
-	return round_up(shape.message_bytes, 64);
+	static_assert(sizeof(detail::RingCall) == sizeof(detail::RingReply));
+	return round_up(sizeof(detail::RingCall) + shape.message_bytes, 64);
 }
 
 constexpr std::size_t calls_bytes(const RingShape &shape)
 {
 	return round_up(sizeof(detail::RingBell) + round_up(shape.slots * sizeof(detail::RingEntry), 64) +
-				shape.slots * (sizeof(detail::RingCall) + stride(shape)),
+				shape.slots * stride(shape),
 			page);
 }
 
 constexpr std::size_t replies_bytes(const RingShape &shape)
 {
-	return round_up(sizeof(detail::RingServerState) + shape.slots * (sizeof(detail::RingReply) + stride(shape)), page);
+	return round_up(sizeof(detail::RingServerState) + shape.slots * stride(shape), page);
 }
 
 std::uint64_t now_ns()
@@ -112,14 +113,9 @@ bool RingView::set(const RingMemory &memory, const RingShape &of)
 	bell = reinterpret_cast<RingBell *>(at);
 	at += sizeof(RingBell);
 	queue = reinterpret_cast<RingEntry *>(at);
-	at += round_up(of.slots * sizeof(RingEntry), 64);
-	call = reinterpret_cast<RingCall *>(at);
-	call_bytes = at + of.slots * sizeof(RingCall);
-	at = memory.replies.data();
-	server = reinterpret_cast<RingServerState *>(at);
-	at += sizeof(RingServerState);
-	reply = reinterpret_cast<RingReply *>(at);
-	reply_bytes = at + of.slots * sizeof(RingReply);
+	calls = at + round_up(of.slots * sizeof(RingEntry), 64);
+	server = reinterpret_cast<RingServerState *>(memory.replies.data());
+	replies = memory.replies.data() + sizeof(RingServerState);
 	return true;
 }
 
@@ -218,7 +214,7 @@ void RingTransport::reap() noexcept
 	for (std::uint64_t left = abandoned_.load(std::memory_order_acquire); left; left &= left - 1) {
 		const auto slot = static_cast<std::uint32_t>(std::countr_zero(left));
 		const std::uint64_t bit = left & -left;
-		if (view_.reply[slot].number.load(std::memory_order_acquire) ==
+		if (view_.reply(slot).number.load(std::memory_order_acquire) ==
 			    number_[slot].load(std::memory_order_relaxed) &&
 		    abandoned_.fetch_and(~bit) & bit)
 			free_slots(bit);
@@ -254,10 +250,10 @@ int RingTransport::wait_for_slot(std::uint32_t *slot, std::uint64_t timeout_ns)
 void RingTransport::fill(std::uint32_t slot, std::uint32_t method, std::span<const std::byte> args, RingTicket *ticket,
 			 bool more)
 {
-	detail::RingCall &call = view_.call[slot];
+	detail::RingCall &call = view_.call(slot);
 
 	if (!args.empty())
-		std::memcpy(view_.call_bytes + slot * view_.stride, args.data(), args.size());
+		std::memcpy(view_.call_bytes(slot), args.data(), args.size());
 	call.method.store(method, std::memory_order_relaxed);
 	call.bytes.store(static_cast<std::uint32_t>(args.size()), std::memory_order_relaxed);
 	const std::uint32_t number = next_.fetch_add(1, std::memory_order_relaxed);
@@ -300,7 +296,7 @@ int RingTransport::start(std::uint32_t method, std::span<const std::byte> args, 
 bool RingTransport::ready(const RingTicket &ticket) const noexcept
 {
 	return ticket.slot >= view_.shape.slots || sleepers_.ended.load(std::memory_order_acquire) ||
-	       view_.reply[ticket.slot].number.load(std::memory_order_acquire) == ticket.number;
+	       view_.reply(ticket.slot).number.load(std::memory_order_acquire) == ticket.number;
 }
 
 int RingTransport::finish(const RingTicket &ticket, std::span<std::byte> reply, std::size_t *reply_bytes,
@@ -314,8 +310,8 @@ int RingTransport::finish(const RingTicket &ticket, std::span<std::byte> reply, 
 		return -EINVAL;
 	if (to_kick_.load(std::memory_order_relaxed))
 		kick();
-	detail::RingReply &from = view_.reply[slot];
-	detail::RingCall &call = view_.call[slot];
+	detail::RingReply &from = view_.reply(slot);
+	detail::RingCall &call = view_.call(slot);
 	const auto there = [&] { return from.number.load(std::memory_order_acquire) == number; };
 	int error = 0;
 	if (!there())
@@ -331,7 +327,7 @@ int RingTransport::finish(const RingTicket &ticket, std::span<std::byte> reply, 
 	if (from.refused.load(std::memory_order_relaxed) || bytes > view_.shape.message_bytes || bytes > reply.size()) {
 		error = -EPROTO;
 	} else {
-		fetch(reply.data(), view_.reply_bytes + slot * view_.stride, bytes);
+		fetch(reply.data(), view_.reply_bytes(slot), bytes);
 		*reply_bytes = bytes;
 	}
 	free_slots(bit);
@@ -365,7 +361,7 @@ void RingTransport::end(int negative_errno)
 {
 	end_all(sleepers_, negative_errno, [this] {
 		for (std::uint32_t i = 0; i < view_.shape.slots; i++)
-			wake(view_.reply[i].number);
+			wake(view_.reply(i).number);
 	});
 }
 
@@ -401,8 +397,8 @@ void RingServer::answer(Skeleton &object, std::uint32_t slot, std::uint32_t numb
 {
 	if (slot >= view_.shape.slots)
 		return;
-	const detail::RingCall &call = view_.call[slot];
-	detail::RingReply &reply = view_.reply[slot];
+	const detail::RingCall &call = view_.call(slot);
+	detail::RingReply &reply = view_.reply(slot);
 	// Fetched once: the caller may change it.
 	const std::uint32_t method = call.method.load(std::memory_order_relaxed);
 	const std::uint32_t bytes = call.bytes.load(std::memory_order_relaxed);
@@ -411,8 +407,8 @@ void RingServer::answer(Skeleton &object, std::uint32_t slot, std::uint32_t numb
 	int error = -EMSGSIZE;
 
 	if (bytes <= most)
-		error = object.dispatch(method, {view_.call_bytes + slot * view_.stride, bytes},
-					{view_.reply_bytes + slot * view_.stride, most}, &written);
+		error = object.dispatch(method, {view_.call_bytes(slot), bytes},
+					{view_.reply_bytes(slot), most}, &written);
 	reply.bytes.store(static_cast<std::uint32_t>(std::min(written, most)), std::memory_order_relaxed);
 	reply.refused.store(error != 0, std::memory_order_relaxed);
 	reply.number.store(number);

@@ -11,8 +11,8 @@
 // memory. What it reads of the other side it reads once: a number that says whether something is there, an index
 // or a length, which is checked, or bytes of a message.
 //
-//	calls:		a bell | queue of slots that were filled | for each slot: method, length, whether somebody sleeps | messages
-//	replies:	whether the server sleeps	| for each slot: length, whether it was refused, number | messages
+//	calls:		a bell | queue of slots that were filled | for each slot: method, length, whether somebody sleeps, message
+//	replies:	whether the server sleeps	| for each slot: number, length, whether it was refused, message
 //
 // A call takes a free slot, writes its message there, and puts the slot's index into the queue, with the call's number.
 // The server takes calls in the queue's order; several may be under way. A reply is there when its slot has the
@@ -60,10 +60,11 @@ struct RingEntry {
 	std::atomic<std::uint32_t> number;
 	std::atomic<std::uint32_t> slot;
 };
-struct alignas(64) RingCall {
+// What a slot begins with. A short message is in the same line of the cache.
+struct alignas(16) RingCall {
 	std::atomic<std::uint32_t> method, bytes, sleeps;
 };
-struct alignas(64) RingReply {
+struct alignas(16) RingReply {
 	std::atomic<std::uint32_t> number, bytes, refused;
 };
 struct alignas(64) RingBell {
@@ -77,14 +78,15 @@ struct alignas(64) RingServerState {
 struct RingView {
 	RingBell *bell = nullptr;
 	RingEntry *queue = nullptr;
-	RingCall *call = nullptr;
-	std::byte *call_bytes = nullptr;
 	RingServerState *server = nullptr;
-	RingReply *reply = nullptr;
-	std::byte *reply_bytes = nullptr;
+	std::byte *calls = nullptr, *replies = nullptr; // the slots
 	std::size_t stride = 0;
 	RingShape shape;
 
+	RingCall &call(std::uint32_t slot) const { return *reinterpret_cast<RingCall *>(calls + slot * stride); }
+	RingReply &reply(std::uint32_t slot) const { return *reinterpret_cast<RingReply *>(replies + slot * stride); }
+	std::byte *call_bytes(std::uint32_t slot) const { return calls + slot * stride + sizeof(RingCall); }
+	std::byte *reply_bytes(std::uint32_t slot) const { return replies + slot * stride + sizeof(RingReply); }
 	bool set(const RingMemory &memory, const RingShape &shape);
 };
 

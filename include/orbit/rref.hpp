@@ -42,6 +42,7 @@ template <class T> class rref {
 	static_assert(std::is_same_v<Element, std::remove_cv_t<Element>>, "what is in an rref is not const");
 	static_assert(isolation::require_exchangeable<Element>());
 	static_assert(alignof(Element) <= isolation::granule_bytes, "aligned to 64 bytes at most");
+	static_assert(sizeof(Element) <= UINT32_MAX, "less than 4 GiB each");
 
 public:
 	rref() = default;
@@ -280,8 +281,8 @@ public:
 				       : fetched != shape(type_id<T>, 1)) [[unlikely]]
 			return receive_again<T>(handle, from);
 		if constexpr (std::is_array_v<T> || sizeof(Element) > granule_bytes)
-			if (count > ((std::uint64_t{run.first()} + run.pages()) * page_bytes -
-				     std::uint64_t{granule} * granule_bytes) / sizeof(Element)) [[unlikely]]
+			if (count * sizeof(Element) > (std::uint64_t{run.first()} + run.pages()) * page_bytes -
+							      std::uint64_t{granule} * granule_bytes) [[unlikely]]
 				return receive_again<T>(handle, from);
 
 		ORBIT_ISOLATION_STEP();

@@ -307,9 +307,9 @@ TEST(D5_HostileBytes, EachLieOfTheServerIsAnErrorOfTheCaller)
 		std::size_t bytes = 99;
 		std::memset(reply, 7, sizeof(reply));
 		ASSERT_EQ(ring->start(plus_one, {}, &ticket), 0);
-		view.reply[ticket.slot].bytes = lie.bytes;
-		view.reply[ticket.slot].refused = lie.refused;
-		view.reply[ticket.slot].number = ticket.number + lie.number;
+		view.reply(ticket.slot).bytes = lie.bytes;
+		view.reply(ticket.slot).refused = lie.refused;
+		view.reply(ticket.slot).number = ticket.number + lie.number;
 		EXPECT_EQ(ring->finish(ticket, std::span(reply).first(16), &bytes, second / 100), lie.error);
 		EXPECT_EQ(bytes, lie.error ? 99u : 16u);
 		EXPECT_EQ(reply[16], std::byte{7});
@@ -343,19 +343,19 @@ TEST(D5_HostileBytes, EachLieOfACallerIsNoCallOrIsRefused)
 	EXPECT_EQ(object.calls, 0u);
 	// Lengths beyond the ring's.
 	for (const std::uint32_t wrong : {65u, 0x10000u, 0xffffffffu}) {
-		view.call[1].bytes = wrong;
+		view.call(1).bytes = wrong;
 		put(1, number);
 		EXPECT_TRUE(server->serve_one(object));
-		EXPECT_EQ(view.reply[1].number, number);
-		EXPECT_EQ(view.reply[1].refused, 1u);
+		EXPECT_EQ(view.reply(1).number, number);
+		EXPECT_EQ(view.reply(1).refused, 1u);
 		number++;
 	}
 	EXPECT_EQ(object.calls, 0u);
 	// And one that is right.
-	view.call[1].bytes = 64;
+	view.call(1).bytes = 64;
 	put(1, number);
 	EXPECT_TRUE(server->serve_one(object));
-	EXPECT_EQ(view.reply[1].refused, 0u);
+	EXPECT_EQ(view.reply(1).refused, 0u);
 	EXPECT_EQ(object.longest, 64u);
 }
 
@@ -381,31 +381,31 @@ void go_mad(const Shared &shared, bool as_server, unsigned seed)
 			break;
 		case 1:
 			if (as_server)
-				view.reply[slot].bytes = what;
+				view.reply(slot).bytes = what;
 			else
-				view.call[slot].bytes = what;
+				view.call(slot).bytes = what;
 			break;
 		case 2:
 			if (as_server)
-				view.reply[slot].refused = what % 2;
+				view.reply(slot).refused = what % 2;
 			else
-				view.call[slot].method = random() % 2 ? plus_one : static_cast<std::uint32_t>(refuses);
+				view.call(slot).method = random() % 2 ? plus_one : static_cast<std::uint32_t>(refuses);
 			break;
 		case 3:
 			if (as_server)
 				view.server->sleeps = what;
 			else
-				view.call[slot].sleeps = what;
+				view.call(slot).sleeps = what;
 			break;
 		case 4: // a number that may be right: of the queue, or the next
 			if (as_server)
-				view.reply[slot].number = view.queue[slot].number.load();
+				view.reply(slot).number = view.queue[slot].number.load();
 			else
 				view.queue[slot].slot = what;
 			break;
 		default:
 			if (as_server)
-				view.reply[slot].number = view.reply[random() % shared.shape.slots].number + random() % 3;
+				view.reply(slot).number = view.reply(random() % shared.shape.slots).number + random() % 3;
 			else
 				view.queue[slot].number = view.queue[random() % shared.shape.slots].number + random() % 3;
 		}
