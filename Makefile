@@ -125,7 +125,15 @@ bench-containers: $(BUILD)/bench/containers/bench
 $(BUILD)/bench/%: bench/%.cc $(library) | deps
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
-	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(library) -lbenchmark -lgflags
+	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(filter $(isolation_library),$^) $(library) -lbenchmark -lgflags
+
+# What it calls is an interface.
+device := $(BUILD)/bench/domains/device.orbit.hpp
+$(BUILD)/bench/domains/domains: $(isolation_library) $(device)
+$(BUILD)/bench/domains/domains: flags += -I$(dir $(device)) -Ibench/domains
+$(device): bench/domains/device.idl.hpp $(wildcard isolation/idl/orbit_idl/*.py) | deps
+	@mkdir -p $(@D)
+	@isolation/idl/orbit-idl -Iinclude -o $@ $< && touch $@
 
 fuzz-decoder: $(fuzzers)
 	@$(if $(fuzzers),,echo 'fuzz-decoder: needs clang (Debian: apt-get install clang)' >&2; exit 1)

@@ -14,7 +14,8 @@ import run as vm  # noqa: E402
 # Each with what its table compares with, taken in the same run.
 REFERENCES = {"call": "call/pipe", "fault": "fault/fork", "scale": "scale/pool=1M/total",
               "modes": "modes/cow/adjacent/every=1/total", "memory": None,
-              "apps": "apps/kv/none/request", "portable": "portable/pool=none"}
+              "apps": "apps/kv/none/request", "portable": "portable/pool=none",
+              "domains": "domains/pipe"}
 QUESTIONS = list(REFERENCES)
 # A pool of 4 GiB; one of 1 GiB, and a copy of it; elsewhere there are pools of up to 1 GiB.
 MEMORY = {"scale": "6G", "portable": "4G"}
