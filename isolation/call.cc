@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 
 namespace orbit::isolation {
 namespace {
@@ -91,6 +92,31 @@ std::uint64_t begin_to_serve(const void *argument, std::size_t size)
 		made->objects.push_back(creation.services[i].make(connection));
 	serving = made.release();
 	return 0;
+}
+
+std::uint64_t serve_rings(const void *argument, std::size_t size)
+{
+	RingOrder order;
+
+	if (!serving || size != sizeof(order))
+		return EPROTO;
+	std::memcpy(&order, argument, sizeof(order));
+	std::vector<std::shared_ptr<RingServer>> servers;
+	for (std::size_t i = 0; i < serving->objects.size(); i++) {
+		const std::size_t bytes = ring_bytes(order.shapes[i]);
+		const auto memory = ring_memory({order.memory, bytes}, order.shapes[i]);
+		if (!memory)
+			return EPROTO;
+		auto server = RingServer::create(*memory, order.shapes[i]);
+		if (!server)
+			return EPROTO;
+		servers.push_back(std::move(*server));
+		order.memory += bytes;
+	}
+	// A thread for each object: they are called independently of one another.
+	for (std::size_t i = 1; i < servers.size(); i++)
+		std::thread([server = servers[i], object = serving->objects[i]] { server->serve(*object); }).detach();
+	return static_cast<std::uint64_t>(-servers[0]->serve(*serving->objects[0]));
 }
 
 int CallTransport::call(std::uint32_t method, std::span<const std::byte> args, std::span<std::byte> reply,

@@ -35,6 +35,9 @@ using isolation::Range;
 using isolation::Reclaimed;
 using isolation::Recovery;
 using isolation::Registry;
+using isolation::RingShape;
+using isolation::RingTransport;
+using isolation::ring_bytes;
 using isolation::Slot;
 using isolation::Transport;
 using isolation::refused;
@@ -281,8 +284,12 @@ private:
 
 class Domain::Body : public Recovery, public std::enable_shared_from_this<Body> {
 public:
+	static constexpr int ended = -EOWNERDEAD; // what calls over rings end with
+
 	// One process.
 	struct Instance {
+		std::optional<Shared> ring_memory; // of all rings
+		std::vector<std::shared_ptr<RingTransport>> rings; // for each service; none if it is called otherwise
 		std::optional<Orbit> orbit;
 		Descriptor process; // a pidfd: readable when the process is gone, with all that it could write
 		pid_t pid = 0;
@@ -290,6 +297,12 @@ public:
 		std::atomic<bool> serves{false}; // for others than who makes it
 		std::atomic<int> callers{0};     // in a call
 		std::atomic<bool> buried{false};
+
+		void end_rings()
+		{
+			for (const auto &ring : rings)
+				ring->end(ended);
+		}
 	};
 
 	// To a service of one process.
@@ -306,7 +319,9 @@ public:
 		{
 			CallEnd end;
 			instance_->callers.fetch_add(1);
-			const int error = transport_.call(method, args, reply, reply_bytes, timeout_ns, end);
+			const int error = instance_->rings.empty() ?
+				transport_.call(method, args, reply, reply_bytes, timeout_ns, end) :
+				over_ring(method, args, reply, reply_bytes, timeout_ns, end);
 
 			body_->calls_.fetch_add(1, std::memory_order_relaxed);
 			if (error)
@@ -318,6 +333,20 @@ public:
 		}
 
 	private:
+		int over_ring(std::uint32_t method, std::span<const std::byte> args, std::span<std::byte> reply,
+			      std::size_t *reply_bytes, std::uint64_t timeout_ns, CallEnd &end)
+		{
+			*reply_bytes = 0;
+			if (!timeout_ns)
+				return -ETIMEDOUT;
+			const int error = instance_->rings[service_]->call(method, args, reply, reply_bytes, timeout_ns);
+			if (error != ended && error != -ETIMEDOUT)
+				return error;
+			// Whether it had begun with this call only it knows.
+			end = {.died = true, .silent = error == -ETIMEDOUT, .began = true, .outcome = {}};
+			return error == ended ? -ECONNRESET : error;
+		}
+
 		std::shared_ptr<Body> body_;
 		std::shared_ptr<Instance> instance_;
 		std::uint32_t service_;
@@ -354,12 +383,14 @@ public:
 
 	// For who has noticed that an instance is dead, by a call or otherwise. When it returns there is another one, or
 	// none for ever.
-	void recover(const Instance &dead, const CallEnd *end, std::uint32_t service, std::uint32_t method)
+	void recover(Instance &dead, const CallEnd *end, std::uint32_t service, std::uint32_t method)
 	{
-		const bool served = end && end->began;
+		const bool served = end && end->began && (dead.rings.empty() || dead.callers == 1);
 
-		// He whose call it was knows most about it, and will be here in a moment.
-		for (int tries = 0; !served && tries < 100 && dead.callers > (end ? 1 : 0) && !dead.buried; tries++)
+		dead.end_rings();
+		// He whose call it was knows most about it, and will be here in a moment; over rings nobody knows whose it was.
+		const bool wait = !served && (!end || dead.rings.empty());
+		for (int tries = 0; wait && tries < 100 && dead.callers > (end ? 1 : 0) && !dead.buried; tries++)
 			std::this_thread::sleep_for(std::chrono::milliseconds(1));
 
 		std::lock_guard lock(mutex_);
@@ -475,7 +506,12 @@ private:
 
 	int create(Instance &instance) const
 	{
-		const std::vector<Grant> grants = core_->grants(id_);
+		std::vector<Grant> grants = core_->grants(id_);
+		if (options_.via == Via::ring) {
+			if (const int error = make_rings(instance))
+				return error;
+			grants.emplace_back(*instance.ring_memory, Rights::write);
+		}
 		auto orbit = Orbit::create({.name = options_.name.empty() ? nullptr : options_.name.c_str(),
 					    .memory_limit = options_.memory_limit,
 					    .update_limit = 2 * ORBIT_MAX_UPDATE, // replies are updates
@@ -499,6 +535,49 @@ private:
 		instance.process = std::move(process);
 		instance.pid = stat->pid;
 		return 0;
+	}
+
+	RingShape shape_of(std::size_t service) const
+	{
+		const std::size_t most = options_.services[service].interface->most_bytes;
+
+		return {.message_bytes = static_cast<std::uint32_t>((most + 63) / 64 * 64)};
+	}
+
+	int make_rings(Instance &instance) const
+	{
+		std::size_t bytes = 0;
+
+		for (std::size_t i = 0; i < options_.services.size(); i++)
+			bytes += ring_bytes(shape_of(i));
+		auto memory = Shared::create(bytes, "rings");
+		if (!memory)
+			return -memory.error().code();
+		instance.ring_memory.emplace(std::move(*memory));
+		std::byte *at = instance.ring_memory->data();
+		for (std::size_t i = 0; i < options_.services.size(); i++) {
+			const RingShape shape = shape_of(i);
+			const auto one = isolation::ring_memory({at, ring_bytes(shape)}, shape);
+			if (!one)
+				return -one.error().code();
+			auto ring = RingTransport::create(*one, shape);
+			if (!ring)
+				return -ring.error().code();
+			instance.rings.push_back(std::move(*ring));
+			at += ring_bytes(shape);
+		}
+		return 0;
+	}
+
+	// The task that serves rings; it does not end.
+	int start_rings(const Instance &instance) const
+	{
+		isolation::RingOrder order{};
+
+		order.memory = instance.ring_memory->data();
+		for (std::size_t i = 0; i < options_.services.size(); i++)
+			order.shapes[i] = shape_of(i);
+		return orbit_call_async(instance.orbit->raw(), isolation::serve_rings, &order, sizeof(order), nullptr, nullptr);
 	}
 
 	int have_it_serve(Instance &instance, Clock::time_point deadline, CallEnd &end) const
@@ -525,7 +604,9 @@ private:
 			return -ECONNRESET;
 		if (error)
 			return error;
-		return end.outcome.value ? -EPROTO : 0;
+		if (end.outcome.value)
+			return -EPROTO;
+		return instance.rings.empty() ? 0 : start_rings(instance);
 	}
 
 	// How it died, before anything is done about it: what happens then is no reason.
@@ -559,6 +640,7 @@ private:
 
 		instance_ = nullptr;
 		dead->buried = true;
+		dead->end_rings();
 		for (const auto &slot : slots_)
 			slot->change(nullptr);
 		if (dead->process.get() >= 0) {

@@ -59,7 +59,7 @@ NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNo
                "P10_Access.DestructionInAForkedChildLeavesTheParents",
                "Containers.ThreadsOfATaskShareItsView", "Tasks.ThreadsDoNotOutliveThem",
                "Tasks.MayStartThreadsAndJoinThem", "Tasks.MayKeepThreadsThatAreAskedFor",
-               "Check.AForkedChildMayMakeOrbitsOfItsOwn",
+               "Check.AForkedChildMayMakeOrbitsOfItsOwn", "DomainsOverRings.EachServiceHasAThreadOfItsOwn",
                # Minimal inheritance is refused with a sanitizer; and a race for descriptors is wanted there.
                "P9_Lifetime.NorIfOrbitsInheritTheMinimum", "Containers.InAnOrbitThatInheritsTheMinimum",
                "PortableOrbitctl.OrbitsThatInheritTheMinimum", "Refusals.DescriptorsThatTheApplicationHasClosed",

@@ -9,6 +9,7 @@
 
 #include <orbit/interface.hpp>
 #include <orbit/orbit.h>
+#include <orbit/ring.hpp>
 #include <orbit/rref.hpp>
 
 namespace orbit {
@@ -48,6 +49,14 @@ struct Creation {
 /// The first task: the domain attaches to the heap and makes its objects. An orbit_entry; its value is 0 or an errno
 /// value.
 std::uint64_t begin_to_serve(const void *creation, std::size_t size);
+
+/// For domains that are called over rings: what the task has that serves them. An orbit_entry; it returns when it cannot
+/// serve, with an errno value.
+struct RingOrder {
+	std::byte *memory; ///< Of all rings, one for each service, one after another.
+	RingShape shapes[max_services];
+};
+std::uint64_t serve_rings(const void *order, std::size_t size);
 
 /// How a call ended for the domain.
 struct CallEnd {

@@ -17,7 +17,7 @@
 // Errors of calls, besides what a method returns, are made on this side, and no domain can make them:
 // ECONNRESET: the domain died in the call. ETIMEDOUT: it did not answer, and was ended; or the call waited behind others
 // for too long, and was not made. ESHUTDOWN, EHOSTDOWN: it was dead before the call; by the second there is none.
-// Others: see CallTransport of <orbit/call.hpp>.
+// Others: see CallTransport of <orbit/call.hpp>, and RingTransport of <orbit/ring.hpp>.
 //
 // When a call returns such an error the domain's buffers have been taken back, and if its options say so another one
 // has been started in its place. All functions are thread-safe. In a forked child domains can only be destroyed, which
@@ -86,6 +86,16 @@ struct DomainStatistics {
 	std::size_t lent = 0;     ///< Of these, lent to others.
 };
 
+/// How a domain is called.
+enum class Via {
+	/// Each call is a task of its orbit. A message has 64 KiB at most, a reply 4 MiB. Calls are served one at a time, in
+	/// order; one that waits behind others when its deadline passes is not made, and the domain goes on.
+	call,
+	/// Over shared memory, see <orbit/ring.hpp>: fast if there is a core for each side. Each service has a thread of its
+	/// own. Who waits behind others is not told apart from who is not answered: at any deadline the domain is ended.
+	ring,
+};
+
 /// What may be chosen for a domain.
 struct DomainOptions {
 	std::string name = {};         ///< For people, and for the registry; of the process "orbit:NAME".
@@ -94,6 +104,7 @@ struct DomainOptions {
 	std::chrono::nanoseconds deadline = std::chrono::seconds(10); ///< Of its creation; each call of set_up has what is left.
 	std::chrono::nanoseconds timeout = std::chrono::seconds(1);   ///< Of each call, waiting behind others included.
 	Restarts restarts = {};
+	Via via = Via::call;
 	std::uint64_t memory_limit = 0;    ///< As Options::memory_limit.
 	Inherit inherit = Inherit::minimal; ///< Inherit::all: it has a copy of the whole program, heap and secrets too.
 	/// Called before others can call a domain that has been started, the first time and each time again: to bring

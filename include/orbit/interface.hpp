@@ -174,6 +174,7 @@ struct Interface {
 	const char *name; ///< With its namespace.
 	std::uint64_t id;
 	std::span<const Method> methods; ///< By their numbers, which begin with 1.
+	std::size_t most_bytes;          ///< Of a message, or a reply.
 
 	/// For people; what is no method is "?".
 	const char *method_name(std::uint32_t number) const noexcept

@@ -156,7 +156,7 @@ protected:
 		supervisor = std::move(*made);
 	}
 
-	static DomainOptions options(const char *name = "worker")
+	DomainOptions options(const char *name = "worker") const
 	{
 		DomainOptions chosen;
 
@@ -165,10 +165,11 @@ protected:
 		chosen.parts = {{Zone{0}, 1 << 15}};
 		chosen.timeout = patience;
 		chosen.deadline = patience;
+		chosen.via = via;
 		chosen.inherit = has_feature(ORBIT_FEATURE_MINIMAL) ? orbit::Inherit::minimal : orbit::Inherit::all;
 		return chosen;
 	}
-	static DomainOptions restarting(unsigned most = 3)
+	DomainOptions restarting(unsigned most = 3) const
 	{
 		DomainOptions chosen = options();
 
@@ -219,6 +220,7 @@ protected:
 		return reports.size();
 	}
 
+	orbit::Via via = orbit::Via::call;
 	std::uint64_t births = 0;
 	std::mutex mutex;
 	std::vector<DomainReport> reports;
@@ -617,6 +619,102 @@ TEST_F(D7_Recovery, ManyCallersRecoverADomainOnce)
 	EXPECT_EQ(served, 40);
 	EXPECT_LE(domain.statistics().starts, 3U);
 	EXPECT_TRUE(eventually([&] { return nr_reports() + 1 == domain.statistics().starts; }));
+}
+
+// --- the same over rings
+
+class DomainsOverRings : public Domains {
+protected:
+	DomainsOverRings() { via = orbit::Via::ring; }
+};
+
+TEST_F(DomainsOverRings, D2_CallsMoveAndLendBuffers)
+{
+	Domain &domain = start(options());
+	WorkerProxy worker = proxy(domain);
+
+	auto filled = worker.fill(block(), Harm::none);
+	ASSERT_TRUE(filled) << filled.error().message();
+	EXPECT_EQ(worker.sum(*filled, Harm::none), 192U);
+	EXPECT_EQ(error_of(worker.fail(ECONNRESET)), ECONNRESET);
+	EXPECT_EQ(worker.add(1), 1U);
+	EXPECT_EQ(domain.statistics().failed, 0U);
+}
+
+TEST_F(DomainsOverRings, EachServiceHasAThreadOfItsOwn)
+{
+	DomainOptions chosen = options();
+	chosen.services.push_back(orbit::service<OtherSkeleton, BornTo<Harm::none>>());
+	Domain &domain = start(chosen);
+	auto other = domain.proxy<OtherProxy>();
+	int error = 0;
+	std::thread caller([&, worker = proxy(domain)]() mutable { error = error_of(worker.wait(1'000'000)); });
+
+	std::this_thread::sleep_for(50ms);
+	EXPECT_EQ(error_of(other->nothing()), 0) << "it does not wait behind the other service";
+	domain.stop();
+	caller.join();
+	EXPECT_TRUE(error == ECONNRESET || error == EHOSTDOWN) << error;
+	EXPECT_EQ(domain.statistics().starts, 1U);
+}
+
+TEST_F(DomainsOverRings, D3_ACrashIsAnErrorOfThisSideAndAReport)
+{
+	Domain &domain = start(restarting());
+	WorkerProxy worker = proxy(domain);
+
+	ASSERT_EQ(worker.keep(block(), 4), 5U);
+	EXPECT_EQ(error_of(worker.harm(Harm::crash)), ECONNRESET);
+	EXPECT_EQ(worker.add(1), 1U) << "by a new process";
+	ASSERT_EQ(nr_reports(), 1U);
+	EXPECT_EQ(reports[0].code, SIGSEGV);
+	EXPECT_EQ(reports[0].address, 16U);
+	EXPECT_EQ(reports[0].method, "harm");
+	EXPECT_EQ(reports[0].buffers.buffers, 5U);
+
+	ASSERT_EQ(kill(domain.pid(), SIGKILL), 0);
+	ASSERT_TRUE(eventually([&] { return nr_reports() == 2 && domain.statistics().running; }));
+	EXPECT_EQ(worker.add(2), 2U);
+}
+
+TEST_F(DomainsOverRings, D6_EveryCallEnds)
+{
+	Domain &domain = start(restarting());
+	int error = 0;
+
+	EXPECT_EQ(error_of(patient(domain, 0ns).add(1)), ETIMEDOUT);
+	EXPECT_EQ(domain.statistics().starts, 1U);
+	EXPECT_EQ(error_of(patient(domain, 100ms).harm(Harm::hang)), ETIMEDOUT);
+	EXPECT_TRUE(domain.last_report()->silent);
+	EXPECT_EQ(proxy(domain).add(1), 1U);
+
+	std::thread caller([&, worker = proxy(domain)]() mutable { error = error_of(worker.wait(1'000'000)); });
+	std::this_thread::sleep_for(50ms);
+	domain.stop();
+	caller.join();
+	EXPECT_TRUE(error == ECONNRESET || error == EHOSTDOWN) << error;
+	EXPECT_EQ(error_of(proxy(domain).add(1)), EHOSTDOWN);
+}
+
+TEST_F(DomainsOverRings, D7_ManyCallersRecoverADomainOnce)
+{
+	Domain &domain = start(counted());
+	std::vector<std::thread> callers;
+	std::atomic<int> served{0};
+
+	EXPECT_EQ(shadow(domain).first_harm_repeatable(Harm::crash), 2U);
+	for (int i = 0; i < 3; i++)
+		callers.emplace_back([&, worker = shadow(domain)]() mutable {
+			for (int n = 0; n < 50; n++)
+				served += worker.first_harm_repeatable(Harm::none).has_value();
+		});
+	std::this_thread::sleep_for(10ms);
+	if (const pid_t pid = domain.pid())
+		kill(pid, SIGKILL);
+	for (std::thread &caller : callers)
+		caller.join();
+	EXPECT_EQ(served, 150);
+	EXPECT_TRUE(eventually([&] { return domain.statistics().starts == 3; }));
 }
 
 // --- what is refused changes nothing

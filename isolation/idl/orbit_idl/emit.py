@@ -273,8 +273,6 @@ def emit_wire(out, interface):
     for method in interface.methods:
         out(f'{{"{method.name}", 0x{method.type_id:08x}, {"true" if method.repeatable else "false"}}},')
     out.close("};")
-    out()
-    out(f'inline constexpr {ISOLATION}Interface interface{{"{interface.qualified}", interface_id, methods}};')
     for method in interface.methods:
         out()
         emit_message(out, f"{method.name}_args", argument_fields(method))
@@ -285,6 +283,10 @@ def emit_wire(out, interface):
         out(f"inline constexpr std::uint32_t {method.name}_type = 0x{method.type_id:08x};")
         out(f"inline constexpr std::size_t {method.name}_args_most = {most_bytes(method.name + '_args', sent_parts(method))};")
         out(f"inline constexpr std::size_t {method.name}_reply_most = {most_bytes(method.name + '_reply', returned_parts(method))};")
+    out()
+    most = [f"{method.name}_{part}_most" for method in interface.methods for part in ("args", "reply")]
+    out(f'inline constexpr {ISOLATION}Interface interface{{"{interface.qualified}", interface_id, methods,')
+    out(f"\tstd::max({{{', '.join(most)}}})}};")
     out.close(f"}} // namespace {interface.name}_wire")
     out()
 
