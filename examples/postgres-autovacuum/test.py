@@ -619,6 +619,25 @@ class SameStatistics(unittest.TestCase):
             kinds |= set(line.split("|")[6:11])
         self.assertLessEqual({"1", "2", "3", "4", "5", "6", "7"}, kinds)
 
+    def test_columns_that_are_too_much_for_one_call(self):
+        """All together from the beginning; and some whose width, or first null, is only seen near the end."""
+        server = pg.Server(BUILT, {}, "same")
+        self.addCleanup(server.close)
+        server.start()
+        wide, late = "repeat(md5((i % 700)::text), 12)", "repeat(md5(i::text), CASE WHEN i < 29000 THEN 1 ELSE 29 END)"
+        server.sql("CREATE TABLE too_much AS SELECT i AS a, " + ", ".join(f"{wide} || {n} AS b{n}" for n in range(4)) +
+                   ", i % 300 AS c, " + ", ".join(f"{late} || {n} AS d{n}" for n in range(6)) +
+                   ", NULLIF(i, 29990) AS e, NULLIF(i % 2, 1) = 0 AS f, i::numeric AS g FROM generate_series(1, 30000) i")
+        found = {}
+        for mode in ("off", "always"):
+            server.sql(f"SET analyze_orbit = {mode}; SET client_min_messages = debug1; SET analyze_orbit_unanalyzable = error; "
+                       "DELETE FROM pg_statistic; ANALYZE too_much;")
+            self.assertNotIn("WARNING", server.notices)
+            self.assertEqual("an orbit was made" in server.notices, mode == "always")
+            found[mode] = server.sql("SET extra_float_digits = 3;" + STATISTICS.format("too_much"))
+        self.assertEqual(len(found["off"].splitlines()), 15)
+        self.assertEqual(found["off"], found["always"])
+
     def test_of_a_part_of_a_table(self):
         """The sample is the same if its seed is: vanilla, and with the feature off and on."""
         found = {}
