@@ -299,6 +299,24 @@ bool RingTransport::ready(const RingTicket &ticket) const noexcept
 	       view_.reply(ticket.slot).number.load(std::memory_order_acquire) == ticket.number;
 }
 
+int RingTransport::wait(const RingTicket &ticket, std::uint64_t timeout_ns)
+{
+	const auto [slot, number] = ticket;
+
+	if (slot >= view_.shape.slots)
+		return -EINVAL;
+	if (to_kick_.load(std::memory_order_relaxed))
+		kick();
+	detail::RingReply &from = view_.reply(slot);
+	detail::RingCall &call = view_.call(slot);
+	const auto there = [&] { return from.number.load(std::memory_order_acquire) == number; };
+	if (there())
+		return 0;
+	return isolation::wait(
+		sleepers_, from.number, view_.shape.spins, timeout_ns, there, [&] { call.sleeps.store(1); },
+		[&] { call.sleeps.store(0, std::memory_order_relaxed); });
+}
+
 int RingTransport::finish(const RingTicket &ticket, std::span<std::byte> reply, std::size_t *reply_bytes,
 			  std::uint64_t timeout_ns)
 {
@@ -308,16 +326,8 @@ int RingTransport::finish(const RingTicket &ticket, std::span<std::byte> reply, 
 	if (slot >= view_.shape.slots || number_[slot].load(std::memory_order_relaxed) != number ||
 	    (free_.load(std::memory_order_relaxed) | abandoned_.load(std::memory_order_relaxed)) & bit)
 		return -EINVAL;
-	if (to_kick_.load(std::memory_order_relaxed))
-		kick();
-	detail::RingReply &from = view_.reply(slot);
-	detail::RingCall &call = view_.call(slot);
-	const auto there = [&] { return from.number.load(std::memory_order_acquire) == number; };
-	int error = 0;
-	if (!there())
-		error = wait(
-			sleepers_, from.number, view_.shape.spins, timeout_ns, there, [&] { call.sleeps.store(1); },
-			[&] { call.sleeps.store(0, std::memory_order_relaxed); });
+	const detail::RingReply &from = view_.reply(slot);
+	int error = wait(ticket, timeout_ns);
 	if (error) {
 		abandoned_.fetch_or(bit);
 		return error;

@@ -128,6 +128,9 @@ public:
 	/// Whether finish() would not wait.
 	bool ready(const RingTicket &ticket) const noexcept;
 
+	/// Waits until finish() would not, for so long at most. 0, or an error as of call(); the call is not ended.
+	int wait(const RingTicket &ticket, std::uint64_t timeout_ns);
+
 	/// Waits for a reply, and ends the call, whatever it returns. -EINVAL: there is no such call.
 	int finish(const RingTicket &ticket, std::span<std::byte> reply, std::size_t *reply_bytes, std::uint64_t timeout_ns);
 

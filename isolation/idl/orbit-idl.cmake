@@ -2,6 +2,7 @@
 #
 # find_package(orbit) brings this:
 #
+#	set(ORBIT_IDL_FLAGS --coroutines)	# or whatever else orbit-idl(1) is to be told
 #	orbit_idl(TARGET HEADER...)
 #
 # generates NAME.orbit.hpp from each NAME.idl.hpp before the target is compiled, and lets it find both. What the
@@ -15,7 +16,7 @@ function(orbit_idl target)
 		message(FATAL_ERROR "orbit_idl: the command orbit-idl is not there")
 	endif()
 	get_target_property(directories ${target} INCLUDE_DIRECTORIES)
-	set(flags)
+	set(flags ${ORBIT_IDL_FLAGS})
 	if(directories)
 		foreach(directory IN LISTS directories)
 			list(APPEND flags "-I${directory}")

@@ -30,6 +30,7 @@ def arguments(given):
     parser.add_argument("--std", default="c++20", help="the language; by default c++20")
     parser.add_argument("--deps", metavar="FILE", help="write there what the output depends on, for make")
     parser.add_argument("--stamp", metavar="FILE", help="touch it when all is well: what --deps then names as the output")
+    parser.add_argument("--coroutines", action="store_true", help="also generate proxies whose calls are awaited")
     parser.add_argument("--check", action="store_true", help="look whether the header is accepted, and write nothing")
     return parser.parse_args(given)
 
@@ -65,7 +66,7 @@ def found(name, header, includes):
 def content_hash(options, names, body):
     """Of all that the output is made of, and of itself. None if an input is not there."""
     digest = hashlib.sha256()
-    digest.update(repr((tool_hash(), options.defines, options.std)).encode())
+    digest.update(repr((tool_hash(), options.defines, options.std, options.coroutines)).encode())
     for name in [None] + names:
         path = options.header if name is None else found(name, options.header, options.includes)
         try:
@@ -129,7 +130,7 @@ def generate(options):
     source = Source(options.header, options.includes, options.defines, options.std)
     model = Rules(source).header()
     names = sorted(named(path, options.header, options.includes) for path in source.inputs())
-    return emit.emit(model, os.path.basename(options.header)), names
+    return emit.emit(model, os.path.basename(options.header), options.coroutines), names
 
 
 def main(given=None):

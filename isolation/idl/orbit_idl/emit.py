@@ -399,12 +399,44 @@ def emit_skeleton_class(out, interface):
     out()
 
 
-def emit_proxy_method(out, interface, method):
+def emit_coroutines_class(out, interface):
+    name = f"{interface.name}Coroutines"
+    out("/// A proxy whose calls are awaited: see <orbit/coroutine.hpp>.")
+    out.open(f"class {name} final : private {ISOLATION}CoroutinesBase")
+    out.depth -= 1
+    out("public:")
+    out.depth += 1
+    emit_interface(out, interface)
+    out(f"{name}(std::shared_ptr<{ISOLATION}Transport> transport, const {ISOLATION}Connection &connection)")
+    out(f"\t: {ISOLATION}CoroutinesBase(std::move(transport), connection)")
+    out.open("{")
+    out.close()
+    out()
+    for method in interface.methods:
+        out(f"orbit::task<{declared_result(method)}> {method.name}({declared_parameters(method)}){' const' if method.const else ''};")
+    out.close("};")
+    out()
+
+
+class AsCoroutine:
+    """Writes a function's body as a coroutine's."""
+
+    def __init__(self, out):
+        self.out, self.open, self.close = out, out.open, out.close
+
+    def __call__(self, text=""):
+        self.out(re.sub(r"^(\t*)return ", r"\1co_return ", text).replace("= exchange_(", "= co_await exchange_("))
+
+
+def emit_proxy_method(out, interface, method, coroutine=False):
     wire = f"{interface.name}_wire::"
     at = f"{interface.name}::{method.name}"
     args = f"{wire}{method.name}_args"
     offset = lambda field: f"offsetof({args}, {field})"  # noqa: E731
-    out(f"inline {declared_result(method)} {interface.name}Proxy::{method.name}({declared_parameters(method)}){' const' if method.const else ''}")
+    class_ = interface.name + ("Coroutines" if coroutine else "Proxy")
+    result = f"orbit::task<{declared_result(method)}>" if coroutine else declared_result(method)
+    out(f"inline {result} {class_}::{method.name}({declared_parameters(method)}){' const' if method.const else ''}")
+    out = AsCoroutine(out) if coroutine else out
     out.open("{")
     for p in method.parameters:
         if p.kind in ("text", "array"):
@@ -601,7 +633,7 @@ def emit_serve(out, interface, method):
     out()
 
 
-def emit(header, name):
+def emit(header, name, coroutines=False):
     """The text of the generated header, without its first lines. `name` is the user's header."""
     out = Writer()
     guard = "ORBIT_IDL_" + identifier(generated_name(name)).upper()
@@ -612,6 +644,8 @@ def emit(header, name):
     for include in header.includes:
         out(f'#include "{generated_name(include)}"')
     out()
+    if coroutines:
+        out("#include <orbit/coroutine.hpp>")
     out("#include <orbit/interface.hpp>")
     if header.rrefs:
         out("#include <orbit/rref.hpp>")
@@ -635,11 +669,16 @@ def emit(header, name):
         emit_wire(out, interface)
         emit_proxy_class(out, interface)
         emit_shadow_class(out, interface)
+        if coroutines:
+            emit_coroutines_class(out, interface)
         emit_skeleton_class(out, interface)
 
     def bodies(interface):
         for method in interface.methods:
             emit_proxy_method(out, interface, method)
+        if coroutines:
+            for method in interface.methods:
+                emit_proxy_method(out, interface, method, coroutine=True)
         for method in interface.methods:
             emit_shadow_method(out, interface, method)
         emit_dispatch(out, interface)

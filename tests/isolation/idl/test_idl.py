@@ -151,6 +151,21 @@ class Accepted(Case):
         self.assertEqual(done.returncode, 0, done.stdout[-8000:])
         self.assertIn("[  PASSED  ] 5 tests", done.stdout)
 
+    def test_coroutines(self):
+        self.generate(HERE / "accepted/rrefs.idl.hpp", None, "--coroutines")
+        parts = [ROOT / f"isolation/{part}.cc" for part in ("heap", "ring", "coroutine")]
+        self.compile(self.work / "coroutines", HERE / "coroutines.cc", *parts, "-lgtest_main", "-lgtest", "-pthread",
+                     flags=["-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
+        done = subprocess.run([self.work / "coroutines"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout[-8000:])
+        self.assertIn("[  PASSED  ] 6 tests", done.stdout)
+
+    def test_coroutines_of_all_interfaces_compile(self):
+        for header in ACCEPTED:
+            self.generate(header, None, "--coroutines")
+        (self.work / "a.cc").write_text("".join(f'#include "{path.name}"\n' for path in sorted(self.work.glob("*.orbit.hpp"))))
+        self.compile(self.work / "a.o", self.work / "a.cc", flags=["-c", "-O1", "-Wshadow", "-Wconversion"])
+
     def test_it_compiles_with_more_warnings_twice_and_optimized(self):
         """Each header alone, in two files of one program."""
         for header in ACCEPTED:

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT
+//
+// Many calls under way in one thread: methods of generated coroutines (orbit-idl --coroutines), and the loop that they
+// wait in.
+//
+//	orbit::task<void> copy(DiskCoroutines &disk, std::uint64_t from, std::uint64_t to)
+//	{
+//		auto block = co_await disk.read(from);
+//		if (block)
+//			co_await disk.write(to, *block);
+//	}
+//	...
+//	orbit::Loop loop;
+//	for (std::uint64_t i = 0; i < 32; i++)
+//		loop.spawn(copy(disk, i, 1000 + i));
+//	loop.run();
+//
+// A call goes over a ring (<orbit/ring.hpp>). Where there is none, and where no loop runs, co_await waits in the call,
+// and all else is the same.
+#ifndef ORBIT_COROUTINE_HPP
+#define ORBIT_COROUTINE_HPP
+
+#include <orbit/ring.hpp>
+
+#include <chrono>
+#include <coroutine>
+#include <exception>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace orbit {
+
+class Loop;
+
+namespace isolation {
+
+// What promises of tasks have in common.
+struct PromiseBase {
+	struct Final {
+		bool await_ready() const noexcept { return false; }
+		template <class Promise> std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> ended) const noexcept
+		{
+			return ended.promise().continuation;
+		}
+		void await_resume() const noexcept {}
+	};
+
+	std::suspend_always initial_suspend() const noexcept { return {}; }
+	Final final_suspend() const noexcept { return {}; }
+	void unhandled_exception() noexcept { exception = std::current_exception(); }
+
+	std::coroutine_handle<> continuation = std::noop_coroutine();
+	std::exception_ptr exception;
+};
+
+template <class T> struct Promise : PromiseBase {
+	std::coroutine_handle<Promise> get_return_object() noexcept
+	{
+		return std::coroutine_handle<Promise>::from_promise(*this);
+	}
+	void return_value(T returned) { value.emplace(std::move(returned)); }
+	T take()
+	{
+		if (exception)
+			std::rethrow_exception(exception);
+		return std::move(*value);
+	}
+
+	std::optional<T> value;
+};
+
+template <> struct Promise<void> : PromiseBase {
+	std::coroutine_handle<Promise> get_return_object() noexcept
+	{
+		return std::coroutine_handle<Promise>::from_promise(*this);
+	}
+	void return_void() const noexcept {}
+	void take() const
+	{
+		if (exception)
+			std::rethrow_exception(exception);
+	}
+};
+
+/// A call that a coroutine waits for. It is where it is made until it ends.
+class Exchange {
+public:
+	Exchange(RingTransport *ring, Transport &transport, std::uint32_t method, const Writer &args,
+		 std::span<std::byte> reply, std::span<const std::byte> &found, std::uint64_t timeout_ns) noexcept
+		: ring_(ring), transport_(transport), method_(method), args_(args), reply_(reply), found_(found),
+		  timeout_ns_(timeout_ns)
+	{
+	}
+	Exchange(const Exchange &) = delete;
+	Exchange &operator=(const Exchange &) = delete;
+	~Exchange();
+
+	bool await_ready();
+	void await_suspend(std::coroutine_handle<> waiter) noexcept;
+	int await_resume() noexcept
+	{
+		if (!error_ && bytes_ > reply_.size())
+			error_ = -EPROTO;
+		if (!error_)
+			found_ = reply_.first(bytes_);
+		return error_;
+	}
+
+private:
+	friend orbit::Loop;
+	enum class At { no, waits_for_slot, under_way };
+
+	// Whether it is under way, or has ended with an error.
+	bool start();
+	void finish() { error_ = ring_->finish(ticket_, reply_, &bytes_, 0), at_ = At::no; }
+
+	RingTransport *ring_;
+	Transport &transport_;
+	std::uint32_t method_;
+	const Writer &args_;
+	std::span<std::byte> reply_;
+	std::span<const std::byte> &found_;
+	std::uint64_t timeout_ns_;
+	std::size_t bytes_ = 0;
+	std::chrono::steady_clock::time_point deadline_{}; // as soon as the loop has nothing to do
+	Loop *loop_ = nullptr;
+	std::coroutine_handle<> waiter_;
+	RingTicket ticket_{};
+	At at_ = At::no;
+	int error_ = 0;
+};
+
+} // namespace isolation
+
+/// A coroutine that begins when it is awaited, or given to a loop. What it gets by reference has to be there until it
+/// ends: so await it in the expression that makes it, or keep what it refers to. To destroy it while it waits abandons
+/// its call. An exception that leaves it comes out where it is awaited.
+template <class T = void> class [[nodiscard]] task {
+public:
+	using promise_type = isolation::Promise<T>;
+
+	task(std::coroutine_handle<promise_type> coroutine) noexcept : coroutine_(coroutine) {}
+	task(task &&other) noexcept : coroutine_(std::exchange(other.coroutine_, nullptr)) {}
+	task &operator=(task &&other) noexcept
+	{
+		std::swap(coroutine_, other.coroutine_);
+		return *this;
+	}
+	~task()
+	{
+		if (coroutine_)
+			coroutine_.destroy();
+	}
+
+	bool done() const noexcept { return coroutine_.done(); }
+
+	bool await_ready() const noexcept { return false; }
+	std::coroutine_handle<> await_suspend(std::coroutine_handle<> waiter) const noexcept
+	{
+		coroutine_.promise().continuation = waiter;
+		return coroutine_;
+	}
+	T await_resume() const { return coroutine_.promise().take(); }
+
+private:
+	friend Loop;
+
+	std::coroutine_handle<promise_type> coroutine_;
+};
+
+/// Where coroutines of one thread wait for replies. They are to wait for nothing but calls and tasks. When no
+/// reply is there for a while, the loop sleeps until the oldest call has one; others' are seen a millisecond later at the
+/// latest.
+class Loop {
+public:
+	Loop() = default;
+	Loop(const Loop &) = delete;
+	Loop &operator=(const Loop &) = delete;
+
+	/// Runs a task until it waits; run() does the rest.
+	void spawn(task<void> one)
+	{
+		const Inside inside(*this);
+
+		one.coroutine_.resume();
+		spawned_.push_back(std::move(one));
+	}
+
+	/// Until all tasks have ended. What one of them has thrown comes out here.
+	void run()
+	{
+		const Inside inside(*this);
+
+		while (!spawned_.empty()) {
+			if (!spawned_.back().done()) {
+				step();
+				continue;
+			}
+			const task<void> ended = std::move(spawned_.back());
+			spawned_.pop_back();
+			ended.await_resume();
+		}
+	}
+
+	/// Until this task has ended; others go on meanwhile.
+	template <class T> T run(const task<T> &one)
+	{
+		const Inside inside(*this);
+
+		one.coroutine_.resume();
+		while (!one.done())
+			step();
+		return one.await_resume();
+	}
+
+	/// Calls that coroutines wait for.
+	std::size_t waiting() const noexcept { return waiting_.size(); }
+
+private:
+	friend isolation::Exchange;
+
+	// That this thread runs it.
+	class Inside {
+	public:
+		explicit Inside(Loop &loop) noexcept : before_(std::exchange(current_, &loop)) {}
+		Inside(const Inside &) = delete;
+		Inside &operator=(const Inside &) = delete;
+		~Inside() { current_ = before_; }
+
+	private:
+		Loop *before_;
+	};
+
+	void step();
+	void rest();
+	void resume();
+	void expire();
+
+	static inline thread_local Loop *current_ = nullptr;
+
+	// Before the tasks, whose ends take out of it.
+	std::vector<isolation::Exchange *> waiting_, ready_;
+	std::vector<task<void>> spawned_;
+	unsigned idle_ = 0, steps_ = 0;
+};
+
+namespace isolation {
+
+/// What generated coroutines have in common. Names end with an underscore, as no method's does.
+class CoroutinesBase {
+protected:
+	CoroutinesBase(std::shared_ptr<Transport> transport, const Connection &connection) noexcept
+		: connection_(connection), transport_(std::move(transport)), ring_(dynamic_cast<RingTransport *>(transport_.get()))
+	{
+	}
+
+	Exchange exchange_(std::uint32_t method, const Writer &args, std::span<std::byte> reply,
+			   std::span<const std::byte> &found) const noexcept
+	{
+		const auto timeout = connection_.timeout.count();
+
+		return {ring_, *transport_, method, args, reply, found, timeout > 0 ? static_cast<std::uint64_t>(timeout) : 0};
+	}
+
+	Connection connection_;
+
+private:
+	std::shared_ptr<Transport> transport_;
+	RingTransport *ring_;
+};
+
+} // namespace isolation
+} // namespace orbit
+
+#endif
