@@ -49,6 +49,8 @@ std::uint64_t serve(const void *argument, std::size_t size)
 	const std::span room(reply.data(), head.room);
 	if (const int error = serving->objects[head.object]->dispatch(head.method, args, room, &bytes))
 		return static_cast<std::uint64_t>(-error);
+	if (bytes > room.size())
+		return EPROTO;
 	return static_cast<std::uint64_t>(-orbit_send_operation(reply_operation, reply.data(), bytes));
 }
 

@@ -390,7 +390,7 @@ public:
 		dead.end_rings();
 		// He whose call it was knows most about it, and will be here in a moment; over rings nobody knows whose it was.
 		const bool wait = !served && (!end || dead.rings.empty());
-		for (int tries = 0; wait && tries < 100 && dead.callers > (end ? 1 : 0) && !dead.buried; tries++)
+		for (int tries = 0; wait && tries < 300 && dead.callers > (end ? 1 : 0) && !dead.buried; tries++)
 			std::this_thread::sleep_for(std::chrono::milliseconds(1));
 
 		std::lock_guard lock(mutex_);
@@ -591,8 +591,10 @@ private:
 		std::copy(options_.services.begin(), options_.services.end(), creation.services);
 
 		const auto left = std::chrono::nanoseconds(deadline - Clock::now()).count();
-		if (left <= 0)
+		if (left <= 0) {
+			end.silent = true;
 			return -ETIMEDOUT;
+		}
 		orbit_call_options options{};
 		options.size = sizeof(options);
 		options.time_limit_ns = static_cast<std::uint64_t>(left);

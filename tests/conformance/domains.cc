@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <mutex>
 #include <numeric>
 #include <string>
@@ -31,9 +32,6 @@ void do_harm(Harm harm)
 	switch (harm) {
 	case Harm::none:
 		break;
-	case Harm::slow_crash:
-		std::this_thread::sleep_for(200ms);
-		[[fallthrough]];
 	case Harm::crash:
 		*nothing_there = 1;
 		break;
@@ -57,9 +55,11 @@ public:
 
 	orbit::result<std::uint64_t> add(std::uint64_t n) override { return sum_ += n; }
 	orbit::result<void> fail(std::int32_t code) override { return orbit::failed(code); }
-	orbit::result<void> wait(std::uint32_t milliseconds) override
+	orbit::result<void> wait(std::uint32_t milliseconds, std::uint64_t begun, Harm then) override
 	{
+		poke(begun);
 		std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+		do_harm(then);
 		return {};
 	}
 	orbit::result<std::uint64_t> poke(std::uint64_t address) override
@@ -120,6 +120,50 @@ public:
 	BornTo() { do_harm(what); }
 	orbit::result<void> nothing() override { return {}; }
 };
+
+// What a domain that is out of its mind answers; add() says which.
+constexpr int madnesses = 9;
+
+class MadSkeleton : public orbit::isolation::Skeleton {
+public:
+	std::uint64_t interface_id() const noexcept override { return Worker_wire::interface_id; }
+	int dispatch(std::uint32_t, std::span<const std::byte> args, std::span<std::byte> reply, std::size_t *bytes) override
+	{
+		Worker_wire::add_args in;
+
+		std::memcpy(&in, args.data(), sizeof(in));
+		std::fill(reply.begin(), reply.end(), std::byte{0xff});
+		*bytes = reply.size();
+		switch (in.n) {
+		case 0:
+			return -ECONNRESET;
+		case 1:
+			return -ETIMEDOUT;
+		case 2:
+			return -EHOSTDOWN;
+		case 3:
+			return 1 << 20;
+		case 4:
+			*bytes = 0;
+			return 0;
+		case 5:
+			*bytes = reply.size() + 1;
+			return 0;
+		case 6:
+			*bytes = std::size_t{1} << 40;
+			return 0;
+		case 7: // updates before the reply
+			orbit_send_operation(1, reply.data(), reply.size());
+			return 0;
+		default:
+			return 0;
+		}
+	}
+};
+constexpr orbit::Service mad_service{&WorkerSkeleton::interface_,
+				     [](const orbit::isolation::Connection &) -> std::shared_ptr<orbit::isolation::Skeleton> {
+					     return std::make_shared<MadSkeleton>();
+				     }};
 
 // --- in the main program
 
@@ -214,6 +258,18 @@ protected:
 			throw std::runtime_error(made.error().message());
 		return std::move(*made);
 	}
+	// A thread in a call that lasts; returns when the domain serves it.
+	std::thread busy(const Domain &domain, std::uint32_t milliseconds, Harm then, int *error)
+	{
+		begun = block();
+		volatile std::uint64_t *const word = &begun->words[0];
+		std::thread caller([=, worker = proxy(domain)]() mutable {
+			*error = error_of(worker.wait(milliseconds, reinterpret_cast<std::uintptr_t>(word), then));
+		});
+
+		EXPECT_TRUE(eventually([=] { return *word == 1; }));
+		return caller;
+	}
 	std::size_t nr_reports()
 	{
 		std::lock_guard lock(mutex);
@@ -225,6 +281,7 @@ protected:
 	std::mutex mutex;
 	std::vector<DomainReport> reports;
 	std::unique_ptr<Supervisor> supervisor;
+	orbit::rref<Block> begun;
 	std::vector<std::unique_ptr<Domain>> domains; // they end first
 };
 
@@ -386,9 +443,8 @@ TEST_F(D3_CleanEnd, WhoEndsADomainEndsCallsInIt)
 {
 	Domain &domain = start(restarting());
 	int error = 0;
-	std::thread caller([&, worker = proxy(domain)]() mutable { error = error_of(worker.wait(1'000'000)); });
+	std::thread caller = busy(domain, 1'000'000, Harm::none, &error);
 
-	std::this_thread::sleep_for(50ms);
 	domain.stop();
 	caller.join();
 	EXPECT_TRUE(error == ECONNRESET || error == EHOSTDOWN) << error;
@@ -406,6 +462,40 @@ TEST_F(D3_CleanEnd, ProxiesOutliveTheirDomain)
 	EXPECT_EQ(supervisor->registry().size(), 0U);
 	EXPECT_EQ(proxy(start(options())).add(2), 2U) << "by another one of that name";
 	EXPECT_EQ(error_of(worker.add(1)), EHOSTDOWN);
+}
+
+TEST_F(D3_CleanEnd, NoDomainForgesItsOwnEndOrAValueThatIsNone)
+{
+	for (const orbit::Via way : {orbit::Via::call, orbit::Via::ring}) {
+		via = way;
+		domains.clear();
+		DomainOptions chosen = restarting();
+		chosen.services = {mad_service};
+		chosen.timeout = patience;
+		Domain &domain = start(chosen);
+		for (std::uint64_t i = 0; i < madnesses; i++) {
+			const auto answer = shadow(domain).add(i);
+			ASSERT_FALSE(answer) << i;
+			EXPECT_FALSE(answer.error().from_method()) << i;
+			for (const int forged : {ECONNRESET, ETIMEDOUT, ESHUTDOWN, EHOSTDOWN, EOWNERDEAD})
+				EXPECT_NE(answer.error().code(), forged) << i;
+		}
+		EXPECT_EQ(domain.statistics().starts, 1U);
+	}
+}
+
+TEST_F(D3_CleanEnd, SupervisorsEndTheirDomains)
+{
+	Domain &domain = start(restarting());
+	WorkerShadow worker = shadow(domain);
+	const pid_t pid = domain.pid();
+
+	EXPECT_EQ(worker.add(1), 1U);
+	supervisor.reset();
+	EXPECT_EQ(error_of(worker.add(1)), EHOSTDOWN);
+	EXPECT_TRUE(gone(pid));
+	domain.stop();
+	EXPECT_FALSE(domain.statistics().running);
 }
 
 TEST_F(D3_CleanEnd, AForkedChildEndsNobodysDomains)
@@ -429,13 +519,14 @@ TEST_F(D3_CleanEnd, AForkedChildEndsNobodysDomains)
 TEST_F(D3_CleanEnd, AReportNamesTheCallThatWasServedAndNotThoseThatWaited)
 {
 	Domain &domain = start(restarting());
-	std::thread first([worker = proxy(domain)]() mutable { EXPECT_EQ(error_of(worker.harm(Harm::slow_crash)), ECONNRESET); });
+	int error = 0;
+	std::thread first = busy(domain, 1000, Harm::crash, &error);
 
-	std::this_thread::sleep_for(100ms);
 	EXPECT_EQ(error_of(proxy(domain).add(1)), ESHUTDOWN);
 	first.join();
+	EXPECT_EQ(error, ECONNRESET);
 	ASSERT_EQ(nr_reports(), 1U);
-	EXPECT_EQ(reports[0].method, "harm");
+	EXPECT_EQ(reports[0].method, "wait");
 }
 
 // --- D6
@@ -457,11 +548,12 @@ TEST_F(D6_NothingHangs, ACallThatIsNotAnsweredEndsAndSoDoesTheDomain)
 TEST_F(D6_NothingHangs, ACallThatWaitsBehindOthersForTooLongIsNotMade)
 {
 	Domain &domain = start(options());
-	std::thread first([worker = proxy(domain)]() mutable { EXPECT_EQ(error_of(worker.wait(500)), 0); });
+	int error = -1;
+	std::thread first = busy(domain, 1000, Harm::none, &error);
 
-	std::this_thread::sleep_for(100ms);
 	EXPECT_EQ(error_of(patient(domain, 20ms).add(1)), ETIMEDOUT);
 	first.join();
+	EXPECT_EQ(error, 0);
 	EXPECT_EQ(proxy(domain).add(1), 1U) << "it was not made, and the domain was not ended";
 	EXPECT_EQ(nr_reports(), 0U);
 }
@@ -548,11 +640,12 @@ TEST_F(D7_Recovery, OtherCallsEndWithAnErrorThatSaysSo)
 TEST_F(D7_Recovery, ACallThatHadNotBegunIsMade)
 {
 	Domain &domain = start(counted());
-	std::thread first([worker = proxy(domain)]() mutable { EXPECT_EQ(error_of(worker.harm(Harm::slow_crash)), ECONNRESET); });
+	int error = 0;
+	std::thread first = busy(domain, 1000, Harm::crash, &error);
 
-	std::this_thread::sleep_for(100ms);
 	EXPECT_EQ(shadow(domain).add(1), 1U) << "once, though it may not be repeated";
 	first.join();
+	EXPECT_EQ(error, ECONNRESET);
 	EXPECT_EQ(domain.statistics().starts, 2U);
 }
 
@@ -648,9 +741,8 @@ TEST_F(DomainsOverRings, EachServiceHasAThreadOfItsOwn)
 	Domain &domain = start(chosen);
 	auto other = domain.proxy<OtherProxy>();
 	int error = 0;
-	std::thread caller([&, worker = proxy(domain)]() mutable { error = error_of(worker.wait(1'000'000)); });
+	std::thread caller = busy(domain, 1'000'000, Harm::none, &error);
 
-	std::this_thread::sleep_for(50ms);
 	EXPECT_EQ(error_of(other->nothing()), 0) << "it does not wait behind the other service";
 	domain.stop();
 	caller.join();
@@ -688,8 +780,8 @@ TEST_F(DomainsOverRings, D6_EveryCallEnds)
 	EXPECT_TRUE(domain.last_report()->silent);
 	EXPECT_EQ(proxy(domain).add(1), 1U);
 
-	std::thread caller([&, worker = proxy(domain)]() mutable { error = error_of(worker.wait(1'000'000)); });
-	std::this_thread::sleep_for(50ms);
+	std::thread caller = busy(domain, 1'000'000, Harm::none, &error);
+
 	domain.stop();
 	caller.join();
 	EXPECT_TRUE(error == ECONNRESET || error == EHOSTDOWN) << error;

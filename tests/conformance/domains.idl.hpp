@@ -9,7 +9,7 @@ struct Block {
 	std::uint64_t words[64];
 };
 
-enum class Harm : std::uint8_t { none, crash, abort, exit, hang, flood, slow_crash };
+enum class Harm : std::uint8_t { none, crash, abort, exit, hang, flood };
 
 class ORBIT_INTERFACE Worker {
 public:
@@ -17,7 +17,8 @@ public:
 
 	virtual orbit::result<std::uint64_t> add(std::uint64_t n) = 0; // to a sum, which it returns
 	virtual orbit::result<void> fail(std::int32_t code) = 0;
-	virtual orbit::result<void> wait(std::uint32_t milliseconds) = 0;
+	// Says at an address in a zone that it has begun.
+	virtual orbit::result<void> wait(std::uint32_t milliseconds, std::uint64_t begun, Harm then) = 0;
 	virtual orbit::result<std::uint64_t> poke(std::uint64_t address) = 0;
 	virtual orbit::result<void> harm(Harm harm) = 0;
 
