@@ -313,7 +313,7 @@ def main():
     counted = [vm.Test(path.name, [str(path)], COUNTED_SECONDS)
                for path in expect(cases, "programs of tests/counted",
                                   programs(options.build, "counted"))]
-    machine = vm.Machine(options.kernel, icount=True)
+    machine = vm.Machine(options.kernel, icount=True, memory="2G")
     with_orbits = run_guest("counted instructions", machine, counted, results)
     cases += with_orbits
     quick = run_guest("bench gate, counted instructions", bench.make_machine(options.kernel),

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -151,6 +152,80 @@ TEST_F(P7_CostFollowsChange, NotWhereThePagesLie)
 			    adjacent.call, scattered.write, scattered.call);
 		EXPECT_LE((scattered.write + scattered.call) * 10, (adjacent.write + adjacent.call) * 12);
 	}
+}
+
+// Main's first write to a page that waiting tasks need looks at what needs it, not at
+// every task.
+TEST_F(P7_CostFollowsChange, NotHowManyTasksWait)
+{
+	constexpr std::size_t pages = 64;
+	std::vector<std::int64_t> found;
+
+	for (const int tasks : {1, 4096}) {
+		std::array<int, 2> gate;
+
+		ASSERT_EQ(pipe(gate.data()), 0);
+		auto pool = orbit::Pool::create(pages * page_size, "p7");
+		auto orbit = orbit::Orbit::create(
+			{.name = "p7", .keep_fds = {gate.data(), 1}, .queue_limit = 8192});
+
+		ASSERT_TRUE(pool && orbit);
+		std::memset(pool->data(), 1, pages * page_size);
+		auto running = orbit->call_async({}, [](int fd) {
+			char byte = 0;
+
+			return static_cast<int>(read(fd, &byte, 1));
+		}, gate[0]);
+
+		ASSERT_TRUE(running);
+		for (int i = 0; i < tasks; i++)
+			ASSERT_TRUE(orbit->post(*pool, [] {}));
+
+		std::vector<std::int64_t> writes;
+
+		for (std::size_t i = 0; i < pages; i++)
+			writes.push_back(count([&] {
+				*reinterpret_cast<volatile std::byte *>(pool->data() + i * page_size) = std::byte{2};
+			}));
+		std::sort(writes.begin(), writes.end());
+		found.push_back(writes[pages / 2]);
+		std::printf("%4d tasks wait: a first write %ld\n", tasks, found.back());
+		ASSERT_EQ(write(gate[1], "g", 1), 1);
+		EXPECT_EQ(running->wait().value_or(0), 1);
+		close(gate[0]);
+		close(gate[1]);
+	}
+	expect_same("first write", found[0], found[1]);
+}
+
+// A call on one page of a pool that was once written, where nothing changes.
+TEST_F(P7_CostFollowsChange, NotTheSizeOfThePoolRoundThePart)
+{
+	std::vector<std::int64_t> found;
+
+	for (const std::size_t size : {small_pool, std::size_t{1} << 30}) {
+		auto pool = orbit::Pool::create(size, "p7");
+		std::vector<std::int64_t> calls;
+
+		ASSERT_TRUE(pool) << pool.error().message();
+		for (std::size_t i = 0; i < size; i += page_size)
+			pool->data()[i] = std::byte{1};
+
+		const orbit::Pools part(orbit::PoolRange(*pool, 0, page_size));
+		const std::byte *const base = pool->data();
+
+		for (int round = 0; round < rounds + 3; round++) {
+			const auto call = count([&] {
+				EXPECT_EQ(orbit_->call(part, read_pages, base, std::size_t{1}, page_size).value_or(0), 1U);
+			});
+
+			if (round >= 3)
+				calls.push_back(call);
+		}
+		found.push_back(median(calls));
+		std::printf("one page of %zu MiB: a call %ld\n", size >> 20, found.back());
+	}
+	expect_same("call", found[0], found[1]);
 }
 
 // A scale for the figures: two processes that hand a byte to and fro.
