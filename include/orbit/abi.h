@@ -162,7 +162,9 @@ struct orbit_result {
  * @pools: Address of an array of struct orbit_pool_ref, no pool twice.
  * @nr_pools: Its length, up to ORBIT_MAX_POOLS.
  * @pad: Must be 0.
- * @time_limit_ns: From the task's start; past it the orbit is killed.  0: none.
+ * @time_limit_ns: From the task's start; past it the orbit is killed.  Also, a
+ *	second late at most, if the task's turn has come and the orbit does not begin
+ *	it for so long.  0: none.
  * @result: Address of a struct orbit_result to fill in, or 0.  Cleared when the
  *	call begins.
  * @result_size: Its size as the caller knows it; ignored if @result is 0.
@@ -382,11 +384,13 @@ struct orbit_info {
  * struct orbit_attach_args - the caller becomes the orbit (ORBIT_CTL_ATTACH)
  * @flags: Must be 0.
  *
- * Called on the orbit's or the template's descriptor by a single-threaded process
- * other than the main program.  Returns a new descriptor (close-on-exec) for
- * orbit_return(); the caller should close the one it called on.  The process
- * leaves its parent's children (no SIGCHLD, no zombie) and becomes the first choice
- * of the out-of-memory killer.
+ * Called on the orbit's descriptor by a single-threaded child of the main program, or
+ * of a template of it; on the template's descriptor by a child of that one.  The child
+ * must neither have called exec nor have changed its credentials since it was forked,
+ * and must have no_new_privs set, or CAP_SYS_ADMIN in its user namespace; otherwise
+ * EPERM.  Returns a new descriptor (close-on-exec) for orbit_return(); the caller
+ * should close the one it called on.  The process leaves its parent's children (no
+ * SIGCHLD, no zombie) and becomes the first choice of the out-of-memory killer.
  *
  * ORBIT_CTL_TEMPLATE takes the same argument.  It makes the caller, another such
  * process, the orbit's template, and returns a descriptor on which it waits with

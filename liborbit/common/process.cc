@@ -160,6 +160,13 @@ bool is_small(const Stack &stack)
 	return left < bytes && left < usual_stack() / 4 * 3;
 }
 
+// Where Yama lets a process be traced by its ancestors only, the main program has to be
+// named: whoever has attached is no child of it any more. Each process says so for itself.
+void let_main_trace(pid_t main)
+{
+	prctl(PR_SET_PTRACER, static_cast<unsigned long>(main), 0, 0, 0);
+}
+
 // The orbit or template is told by another descriptor than it was called on, which
 // then is of no more use.
 int attach(int fd, orbit_ctl_op op)
@@ -213,6 +220,7 @@ int attach_and_serve(void *user)
 
 	if (const int err = begin_sharing(*birth))
 		return err;
+	let_main_trace(birth->main);
 
 	const int server = attach(fd, ORBIT_CTL_ATTACH);
 
@@ -243,8 +251,10 @@ int spawn_server(int template_fd, const Birth &birth, bool first)
 		// do: they have run when this process was made.
 		const pid_t pid = _Fork();
 
-		if (!pid)
+		if (!pid) {
+			setsid(); // a task's signals to its process group do not reach the template
 			_exit(-run_on_task_stack(attach_and_serve, &serving));
+		}
 		err = pid < 0 ? -errno : wait_until_left(pid);
 		if (err != -EAGAIN && err != -ENOMEM && (err != -ECHILD || waited_ms > 800))
 			break;
@@ -257,6 +267,8 @@ int spawn_server(int template_fd, const Birth &birth, bool first)
 
 int become_template(const Birth &birth)
 {
+	let_main_trace(birth.main);
+
 	const int fd = attach(birth.client, ORBIT_CTL_TEMPLATE);
 	int err = fd < 0 ? fd : 0;
 
@@ -377,7 +389,8 @@ int stand_alone(const Birth &birth)
 	setsid(); // group signals and the terminal's are for the main program
 	std::snprintf(comm, sizeof(comm), "orbit:%s", birth.name);
 	prctl(PR_SET_NAME, comm);
-	// An exec ends the orbit anyway; with this it gains nothing on the way.
+	// An exec ends the orbit anyway; with this it gains nothing on the way, without which the
+	// kernel lets nobody attach.
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	if (!(birth.flags & ORBIT_KEEP_CORE)) {
 		const rlimit none = {0, 0};

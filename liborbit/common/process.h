@@ -16,6 +16,7 @@ namespace liborbit {
 struct Birth {
 	std::uint64_t flags; // orbit_options.flags
 	const char *name;
+	pid_t main;	    // the main program
 	int client;	    // the orbit's descriptor; portable: the fork server's socket
 	int owner;	    // portable: a pidfd of the main program; otherwise -1
 	std::size_t arg_room; // for argument bytes

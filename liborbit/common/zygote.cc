@@ -332,6 +332,7 @@ struct Image {
 	std::uint64_t memory_limit;
 	std::uint32_t nr_files;
 	std::int32_t owner, shared, shared_page; // as in Birth: each one of the numbers, or -1
+	std::int64_t main;
 	char name[ORBIT_NAME_LEN];
 };
 
@@ -405,6 +406,7 @@ int make_image(int *out, const Birth &birth, const orbit_options *options)
 	image.owner = birth.owner;
 	image.shared = birth.shared;
 	image.shared_page = birth.shared_page;
+	image.main = birth.main;
 	std::strncpy(image.name, birth.name, sizeof(image.name) - 1);
 	for (std::size_t i = 0; !err && i < options->nr_ranges; i++) {
 		const std::uintptr_t start = address(options->ranges[i].start);
@@ -977,6 +979,7 @@ int become_minimal(int *fds, std::size_t nr_fds)
 	birth.owner = image.owner;
 	birth.shared = image.shared;
 	birth.shared_page = image.shared_page;
+	birth.main = static_cast<pid_t>(image.main);
 	birth.arg_room = image.arg_room;
 	birth.memory_limit = image.memory_limit;
 	birth.nr_files = image.nr_files;

@@ -156,6 +156,7 @@ int make_process(orbit_handle *orbit, const orbit_options *options)
 		return err;
 	birth.flags = options->flags;
 	birth.name = options->name;
+	birth.main = getpid();
 	birth.client = orbit->fd;
 	birth.owner = -1;
 	add_sharing(orbit->sharing, &birth);
