@@ -13,6 +13,21 @@
 
 #include <linux/types.h>
 
+/*
+ * The numbers of the calls, the same in every configuration.  <asm/unistd.h> has
+ * them too, if it comes from a kernel with CONFIG_ORBIT.
+ */
+#if defined(__x86_64__) && !defined(__ILP32__)
+#define __NR_orbit_create 548
+#define __NR_orbit_pool 549
+#define __NR_orbit_call 550
+#define __NR_orbit_return 551
+#define __NR_orbit_ctl 552
+#define __NR_orbit_send 553
+#define __NR_orbit_recv 554
+#define __NR_orbit_cancel 555
+#endif
+
 /* The level of this interface, as orbit_ctl(ORBIT_CTL_QUERY) reports it. */
 #define ORBIT_ABI		2
 
