@@ -589,7 +589,8 @@ struct orbit_pool_range {
  * @pools: The pools that the task shall see.
  * @nr_pools: How many.
  * @time_limit_ns: Nanoseconds from the task's start, after which the orbit is
- *	killed; 0 for no limit.
+ *	killed; 0 for no limit. So is one that does not begin the task for so long after
+ *	its turn has come, as when it is stopped, up to a second later.
  * @resume: 0, or after -EINTR or -ETIME orbit_outcome.task: wait on for that task.
  *	The function, argument and other options must be those of the first call.
  * @ranges: Further pools or parts of pools that it shall see; no pool twice.
