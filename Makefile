@@ -225,13 +225,13 @@ $(static): $(BUILD)/%: %.cc
 
 # An example is a directory; all its .cc files are one program.
 .SECONDEXPANSION:
-$(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc) $(library)
+$(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc examples/%/*.h) $(library)
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) $(interfaces) -o $@ $(filter %.cc,$^) $(domain_libraries) $(library) $(domain_libraries_after)
 
 -include $(addsuffix .d,$(gtests) $(static) $(debugged) $(compats) $(benches))
-# With several sources the compiler names a .d after each of them.
+# With several sources there is only the last one's .d: an example's own headers are named above.
 -include $(wildcard $(BUILD)/examples/*.d)
 
 # The library and nothing else: what it takes to build it has to be there.
