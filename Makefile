@@ -21,11 +21,11 @@ ROUNDS ?= 10000
 # How long each of the fuzzers of `make fuzz-decoder` runs.
 FUZZ_MINUTES ?= 10
 
-# libboost-dev is for <orbit/memory.hpp>, python3-clang for orbit-idl, liburcu-dev for isolation/, libbenchmark-dev, libgflags-dev and python3-matplotlib
-# for bench/; three allocators are for tests/conformance; cmake, pkg-config, abigail-tools, dpkg-dev and debhelper are for what is installed
+# libboost-dev is for <orbit/memory.hpp>, python3-clang for orbit-idl, liburcu-dev for isolation/, libpng-dev for an example, libbenchmark-dev,
+# libgflags-dev and python3-matplotlib for bench/; three allocators are for tests/conformance; cmake, pkg-config, abigail-tools, dpkg-dev and debhelper are for what is installed
 # and packaged, and its tests.
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
-	libgtest-dev libexpected-dev libboost-dev liburcu-dev libbenchmark-dev libgflags-dev \
+	libgtest-dev libexpected-dev libboost-dev liburcu-dev libpng-dev libbenchmark-dev libgflags-dev \
 	libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 \
 	nlohmann-json3-dev python3 python3-clang python3-matplotlib cmake pkg-config abigail-tools dpkg-dev \
 	debhelper busybox-static qemu-system-x86 gdb \
@@ -179,10 +179,12 @@ $(generated)/%.orbit.hpp: %.idl.hpp $(wildcard isolation/idl/orbit_idl/*.py)
 # Programs with domains.
 $(BUILD)/tests/conformance/domains: $(isolation_library) $(generated)/tests/conformance/domains.orbit.hpp
 $(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-domain/echo.orbit.hpp
+$(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image-domain/decoder.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.
 interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))
 domain_libraries = $(if $(filter $(isolation_library),$^),$(isolation_library))
 domain_libraries_after = $(if $(filter $(isolation_library),$^),-lurcu-bp)
+$(BUILD)/examples/image-domain: domain_libraries_after += -lpng -lz
 
 # -g1: line numbers are enough for a backtrace, and the rest takes a third of the compiler's time.
 $(BUILD)/tests/%: tests/%.cc $(library)
