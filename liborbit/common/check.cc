@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include "clock.h"
+#include "modules.h"
 #include "process.h"
 #include "signals.h"
 
@@ -163,7 +164,7 @@ int add_area(void *user, const Mapping &mapping)
 	if (!mapping.writable || !mapping.readable || mapping.shared || mapping.end - mapping.start > most_bytes ||
 	    areas->count == max_areas)
 		return 0;
-	dl_iterate_phdr(look_at_module, &module);
+	for_each_module(look_at_module, &module);
 	if (module.overlap && !module.executable)
 		return 0;
 	if (module.overlap)
@@ -407,7 +408,7 @@ CheckState *begin_state()
 		end_state(state);
 		return nullptr;
 	}
-	dl_iterate_phdr(find_got, state->watch);
+	for_each_module(find_got, state->watch);
 	note_untouched_variables(state);
 	for_each_watched_page(state, [](const Area &, CheckState::Page *page, std::uintptr_t, const unsigned char *content) {
 		page->hash = hash_of(content);

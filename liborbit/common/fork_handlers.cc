@@ -19,10 +19,12 @@ ORBIT_AT_FORK void before_fork()
 	portable_before_fork();
 	sharing_before_fork();
 	reservation_before_fork();
+	modules_before_fork();
 }
 
 ORBIT_AT_FORK void after_fork_in_parent()
 {
+	modules_after_fork();
 	reservation_after_fork_in_parent();
 	sharing_after_fork_in_parent();
 	portable_after_fork_in_parent();
@@ -31,6 +33,7 @@ ORBIT_AT_FORK void after_fork_in_parent()
 
 ORBIT_AT_FORK void after_fork_in_child()
 {
+	modules_after_fork();
 	reservation_after_fork_in_child();
 	sharing_after_fork_in_child();
 	portable_after_fork_in_child();

@@ -15,6 +15,8 @@ int fork_handlers_error();
 void portable_before_fork();
 void sharing_before_fork();
 void reservation_before_fork();
+void modules_before_fork();
+void modules_after_fork(); // in both
 void reservation_after_fork_in_parent();
 void sharing_after_fork_in_parent();
 void portable_after_fork_in_parent();

@@ -5,6 +5,7 @@
 #include "descriptors.h"
 #include "files.h"
 #include "fork_copy.h"
+#include "modules.h"
 #include "signals.h"
 #include "../kernel/syscall.h"
 #include "../portable/fork_server.h"
@@ -261,7 +262,7 @@ int find_variables(const void *const *addresses, std::size_t nr_modules, Areas *
 	modules.addresses = addresses;
 	modules.count = nr_modules;
 	modules.variables = variables;
-	dl_iterate_phdr(add_module, &modules);
+	for_each_module(add_module, &modules);
 	modules.skip.clear();
 	if (modules.err)
 		return modules.err;
@@ -287,7 +288,7 @@ bool is_of_a_module(const Area &area)
 		return 0;
 	};
 
-	return dl_iterate_phdr(check, const_cast<Area *>(&area)) != 0;
+	return for_each_module(check, const_cast<Area *>(&area)) != 0;
 }
 
 // Whether the executable's variables can be told from those of the C library, malloc's
@@ -306,7 +307,7 @@ bool is_separable()
 		return 1; // the executable is the first
 	};
 
-	dl_iterate_phdr(has_interpreter, &dynamic);
+	for_each_module(has_interpreter, &dynamic);
 	if (!dynamic)
 		return false;
 	if (!dladdr1(reinterpret_cast<const void *>(&malloc), &info, &symbol, RTLD_DL_SYMENT) || !symbol)
@@ -555,7 +556,7 @@ bool is_in_a_module(std::uintptr_t p)
 		return contains(module, *static_cast<const std::uintptr_t *>(user)) ? 1 : 0;
 	};
 
-	return dl_iterate_phdr(check, &p) != 0;
+	return for_each_module(check, &p) != 0;
 }
 
 int note_mapping(void *user, const Mapping &mapping)
