@@ -100,6 +100,17 @@ static int open_fds(void)
 	return count;
 }
 
+/* The library's own thread opens and closes some in passing. */
+static int has_open_fds_at_most(int most)
+{
+	for (int tries = 0; tries < 200; tries++) {
+		if (open_fds() <= most)
+			return 1;
+		usleep(10000);
+	}
+	return 0;
+}
+
 static void a_module_says_what_it_is(void)
 {
 	struct orbit_module *first = orbit_create("a name that is longer than thirty-one bytes", add, NULL);
@@ -301,7 +312,7 @@ static void asynchronous_calls(void)
 	}
 	CHECK(orbit_call(module, 0, NULL, NULL, NULL, 0) == 120 + 600 + 11);
 	CHECK(orbit_call(module, 0, NULL, NULL, NULL, 0) == 120 + 600 + 12);
-	CHECK(open_fds() <= before + 1);
+	CHECK(has_open_fds_at_most(before + 1));
 
 	CHECK(orbit_call_async(module, ORBIT_NORETVAL, 0, NULL, NULL, NULL, 0, tasks) == 0);
 	CHECK(orbit_recvv(&result, tasks) == 0 && result.retval == 0);
