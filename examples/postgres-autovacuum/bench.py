@@ -68,6 +68,12 @@ KINDS = {
         "CREATE EXTENSION fragile; CREATE TABLE extended AS SELECT md5((i % 9000)::text)::fragile AS a, "
         "md5(i::text)::fragile AS b FROM generate_series(1, 30000) i;", "ANALYZE extended;", 1.2),
 }
+# The same tables several times in one command, which keeps its orbit, as a worker of autovacuum does.
+KEPT = 4
+for kind, table in (("arrays and jsonb", "structured"), ("an extension's type", "extended")):
+    KINDS[f"{kind}, {KEPT} tables in one command"] = (
+        " ".join(f"CREATE TABLE {table}{i} AS TABLE {table};" for i in range(KEPT)),
+        "ANALYZE " + ", ".join(f"{table}{i}" for i in range(KEPT)) + ";", 1.2)
 
 
 class Load:
