@@ -365,6 +365,11 @@ public:
 			release();
 	}
 
+	Connection connection() const
+	{
+		return {.endpoint = core_->endpoint.get(), .peer = id_, .timeout = options_.timeout};
+	}
+
 	std::uint64_t starts() const noexcept override { return starts_.load(); }
 	std::uint64_t settled() override
 	{
@@ -458,11 +463,6 @@ public:
 	std::atomic<std::uint64_t> calls_{0}, failed_{0};
 
 private:
-	Connection connection() const
-	{
-		return {.endpoint = core_->endpoint.get(), .peer = id_, .timeout = options_.timeout};
-	}
-
 	// Makes a process, has it serve, and enters it in the registry. On an error all that the domain has is reclaimed.
 	result<void> make()
 	{
@@ -747,7 +747,7 @@ std::shared_ptr<Transport> Domain::transport(int service) const
 
 Connection Domain::connection() const
 {
-	return {.endpoint = body_->core_->endpoint.get(), .peer = body_->id_, .timeout = body_->options_.timeout};
+	return body_->connection();
 }
 
 std::shared_ptr<Recovery> Domain::recovery() const
