@@ -125,15 +125,7 @@ bench-containers: $(BUILD)/bench/containers/bench
 $(BUILD)/bench/%: bench/%.cc $(library) | deps
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
-	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $(filter $(isolation_library),$^) $(library) -lbenchmark -lgflags
-
-# What it calls is an interface.
-device := $(BUILD)/bench/domains/device.orbit.hpp
-$(BUILD)/bench/domains/domains: $(isolation_library) $(device)
-$(BUILD)/bench/domains/domains: flags += -I$(dir $(device)) -Ibench/domains
-$(device): bench/domains/device.idl.hpp $(wildcard isolation/idl/orbit_idl/*.py) | deps
-	@mkdir -p $(@D)
-	@isolation/idl/orbit-idl -Iinclude -o $@ $< && touch $@
+	@$(CXX) $(CXXFLAGS) $(flags) $(interfaces) -o $@ $< $(domain_libraries) $(library) -lbenchmark -lgflags
 
 fuzz-decoder: $(fuzzers)
 	@$(if $(fuzzers),,echo 'fuzz-decoder: needs clang (Debian: apt-get install clang)' >&2; exit 1)
@@ -171,12 +163,13 @@ $(filter $(BUILD)/tests/isolation/%,$(units)): $(isolation_library)
 
 # Where orbit-idl puts what it makes, by the header's place.
 generated := $(BUILD)/generated
-$(generated)/%.orbit.hpp: %.idl.hpp $(wildcard isolation/idl/orbit_idl/*.py)
+$(generated)/%.orbit.hpp: %.idl.hpp $(wildcard isolation/idl/orbit_idl/*.py) | deps
 	@mkdir -p $(@D)
 	@echo "  IDL  $@"
 	@isolation/idl/orbit-idl -Iinclude -o $@ $< && touch $@
 
 # Programs with domains.
+$(BUILD)/bench/domains/domains: $(isolation_library) $(generated)/bench/domains/device.orbit.hpp
 $(BUILD)/tests/conformance/domains: $(isolation_library) $(generated)/tests/conformance/domains.orbit.hpp
 $(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-domain/echo.orbit.hpp
 $(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image-domain/decoder.orbit.hpp
