@@ -1276,12 +1276,13 @@ static void wake_waiters()
 		put_task(dispatcher.to_wake[--dispatcher.nr_to_wake]);
 }
 
-static void *keep(void *)
+static void *keep(void *begun)
 {
 	PollList list{};
 	std::uint64_t polled = monotonic_ns();
 
 	prctl(PR_SET_NAME, "orbit-dispatch");
+	pthread_barrier_wait(static_cast<pthread_barrier_t *>(begun));
 	pthread_mutex_lock(&state_lock);
 	while (!dispatcher.stop) {
 		if (dispatcher.deaf)
@@ -1343,8 +1344,15 @@ int start_dispatcher()
 
 	if (!err) {
 		const SignalsBlocked blocked; // the application's are not for it
+		pthread_barrier_t begun;
 
-		err = -pthread_create(&dispatcher.thread, nullptr, keep, nullptr);
+		pthread_barrier_init(&begun, nullptr, 2);
+		err = -pthread_create(&dispatcher.thread, nullptr, keep, &begun);
+		// Whatever runs at a thread's start, a sanitizer's for one, may hold locks that a process which is
+		// forked meanwhile would have for ever. From now on no fork finds the thread but where it waits.
+		if (!err)
+			pthread_barrier_wait(&begun);
+		pthread_barrier_destroy(&begun);
 		if (err == -EAGAIN && !has_room_for_stack())
 			err = -ENOMEM; // the C library does not say so
 	}
