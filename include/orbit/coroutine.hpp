@@ -263,6 +263,14 @@ protected:
 		return {ring_, *transport_, method, args, reply, found, timeout > 0 ? static_cast<std::uint64_t>(timeout) : 0};
 	}
 
+	/// As ProxyBase's.
+	int not_passed_(int error) const noexcept
+	{
+		const int down = transport_->down();
+
+		return down ? down : error;
+	}
+
 	Connection connection_;
 
 private:

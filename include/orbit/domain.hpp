@@ -154,8 +154,7 @@ public:
 	/// The number of the service that has this interface; -1 if there is none.
 	int find(std::uint64_t interface_id) const noexcept;
 
-	/// Ends it for good: its process is killed, and what it had is taken back. Calls fail with EHOSTDOWN; with
-	/// EACCES, if they were to move or lend a buffer.
+	/// Ends it for good: its process is killed, and what it had is taken back. Calls fail with EHOSTDOWN.
 	void stop();
 
 	DomainStatistics statistics() const;

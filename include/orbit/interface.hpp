@@ -162,6 +162,10 @@ public:
 	/// value that this side made. `reply` is memory that only this domain can write.
 	virtual int call(std::uint32_t method, std::span<const std::byte> args, std::span<std::byte> reply,
 			 std::size_t *reply_bytes, std::uint64_t timeout_ns) = 0;
+
+	/// 0, or why nobody can be called now, a negative errno value: what call() would return. For who would otherwise
+	/// learn no more than that a buffer cannot be moved to nobody.
+	virtual int down() const noexcept { return 0; }
 };
 
 /// What is known of a method, and of an interface. Generated.

@@ -59,6 +59,8 @@ public:
 		return transport ? transport->call(method, args, reply, reply_bytes, timeout_ns) : -EHOSTDOWN;
 	}
 
+	int down() const noexcept override { return slot_->now() ? 0 : -EHOSTDOWN; }
+
 private:
 	std::shared_ptr<const Slot> slot_;
 };

@@ -40,6 +40,14 @@ protected:
 		return 0;
 	}
 
+	/// Why an argument cannot be passed: that there is nobody is more than what the heap says of it.
+	int not_passed_(int error) const noexcept
+	{
+		const int down = transport_->down();
+
+		return down ? down : error;
+	}
+
 	Connection connection_;
 
 private:

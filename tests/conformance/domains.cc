@@ -667,6 +667,12 @@ TEST_F(D7_Recovery, ACrashLoopEndsWithAnError)
 		EXPECT_EQ(error_of(proxy(domain).harm(Harm::abort)), ECONNRESET) << i;
 	EXPECT_EQ(error_of(proxy(domain).harm(Harm::abort)), EHOSTDOWN);
 	EXPECT_EQ(error_of(shadow(domain).first_harm_repeatable(Harm::none)), EHOSTDOWN);
+	// Nor is there anybody to have a buffer.
+	const orbit::rref<Block> lent = block();
+	EXPECT_EQ(error_of(proxy(domain).sum(lent, Harm::none)), EHOSTDOWN);
+	EXPECT_EQ(error_of(shadow(domain).sum(lent, Harm::none)), EHOSTDOWN);
+	EXPECT_EQ(error_of(proxy(domain).keep(block(), 0)), EHOSTDOWN);
+	EXPECT_EQ(supervisor->census().owned[1], 1U);
 	EXPECT_EQ(domain.statistics().starts, 3U);
 	ASSERT_EQ(nr_reports(), 3U);
 	EXPECT_TRUE(reports[1].restarted);

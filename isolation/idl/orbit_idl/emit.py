@@ -471,7 +471,7 @@ def emit_proxy_method(out, interface, method, coroutine=False):
             continue
         what = {"moved": "be moved", "lent": "be lent"}.get(p.kind, "be passed")
         out(f"if (int error_ = {p.name}_.error())")
-        out(f'\treturn {ISOLATION}refused(error_, "{at}: {p.name} cannot {what}");')
+        out(f'\treturn {ISOLATION}refused(not_passed_(error_), "{at}: {p.name} cannot {what}");')
         out(f"args_.put({offset(p.name)}, {p.name}_.{'capability' if p.kind in ('object', 'kept') else 'handle'}());")
     out("std::span<const std::byte> bytes_;")
     out(f"if (int error_ = exchange_({wire}{method.name}_number, args_, reply_buffer_.bytes(), bytes_))")
