@@ -171,6 +171,7 @@ $(generated)/%.orbit.hpp: %.idl.hpp $(wildcard isolation/idl/orbit_idl/*.py) | d
 # Programs with domains.
 $(BUILD)/bench/domains/domains: $(isolation_library) $(generated)/bench/domains/device.orbit.hpp
 $(BUILD)/tests/conformance/domains: $(isolation_library) $(generated)/tests/conformance/domains.orbit.hpp
+$(BUILD)/tests/conformance/domains_objects: $(isolation_library) $(generated)/tests/conformance/domains_objects.orbit.hpp
 $(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-domain/echo.orbit.hpp
 $(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image-domain/decoder.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.

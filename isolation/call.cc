@@ -25,10 +25,50 @@ constexpr std::uint64_t reply_operation = ~std::uint64_t{2};
 struct Serving {
 	std::unique_ptr<Endpoint> endpoint;
 	std::vector<std::shared_ptr<Skeleton>> objects;
+	std::vector<RingMemory> rings;
+	std::vector<RingShape> shapes;
+	std::shared_ptr<PassedObjects> passed;
+	std::shared_ptr<RingThreads> threads; // that serve them
 	std::vector<std::byte> reply;
 };
 
 Serving *serving; // never destroyed: the domain's process ends without that
+
+// To the main program's objects.
+class WayToMain final : public PassedWay {
+public:
+	explicit WayToMain(std::shared_ptr<RingTransport> ring) noexcept : ring_(std::move(ring)) {}
+
+	int call(std::uint32_t method, std::span<const std::byte> args, std::span<std::byte> reply, std::size_t *reply_bytes,
+		 std::uint64_t timeout_ns) override
+	{
+		return ring_->call(method, args, reply, reply_bytes, timeout_ns);
+	}
+	void post(std::uint32_t method, std::span<const std::byte> args) override
+	{
+		RingTicket ticket;
+
+		if (!ring_->start(method, args, &ticket))
+			ring_->abandon(ticket);
+	}
+
+private:
+	std::shared_ptr<RingTransport> ring_;
+};
+
+// Objects go both ways by the last two rings.
+int pass_objects(Serving &made, const Creation &creation)
+{
+	const std::size_t n = made.rings.size();
+	auto server = RingServer::create(made.rings[n - 2], made.shapes[n - 2]);
+	auto ring = RingTransport::create(made.rings[n - 1], made.shapes[n - 1]);
+
+	if (!server || !ring)
+		return -EPROTO;
+	made.passed = std::make_shared<PassedObjects>(true, creation.generation);
+	made.passed->connect(std::make_shared<WayToMain>(std::move(*ring)));
+	return RingThreads::start(std::move(*server), made.passed, [] {}, &made.threads);
+}
 
 // The value of a task is 0, or the errno value of what is wrong.
 std::uint64_t serve(const void *argument, std::size_t size)
@@ -89,31 +129,35 @@ std::uint64_t begin_to_serve(const void *argument, std::size_t size)
 	if (!endpoint)
 		return static_cast<std::uint64_t>(endpoint.error().code());
 	made->endpoint = std::move(*endpoint);
-	const Connection connection{.endpoint = made->endpoint.get(), .peer = creation.peer};
+	if (creation.nr_rings) {
+		made->shapes.assign(creation.shapes, creation.shapes + creation.nr_rings);
+		made->rings = rings_memory({creation.rings, rings_bytes(made->shapes)}, made->shapes);
+		if (made->rings.empty())
+			return EPROTO;
+	}
+	if (creation.passes_objects)
+		if (const int error = pass_objects(*made, creation))
+			return static_cast<std::uint64_t>(-error);
+	const Connection connection{.capabilities = made->passed.get(),
+				    .endpoint = made->endpoint.get(),
+				    .peer = creation.peer,
+				    .timeout = std::chrono::nanoseconds(creation.timeout_ns)};
 	for (std::size_t i = 0; i < creation.nr_services; i++)
 		made->objects.push_back(creation.services[i].make(connection));
 	serving = made.release();
 	return 0;
 }
 
-std::uint64_t serve_rings(const void *argument, std::size_t size)
+std::uint64_t serve_rings(const void *, std::size_t)
 {
-	RingOrder order;
-
-	if (!serving || size != sizeof(order))
+	if (!serving || serving->rings.size() < serving->objects.size())
 		return EPROTO;
-	std::memcpy(&order, argument, sizeof(order));
 	std::vector<std::shared_ptr<RingServer>> servers;
 	for (std::size_t i = 0; i < serving->objects.size(); i++) {
-		const std::size_t bytes = ring_bytes(order.shapes[i]);
-		const auto memory = ring_memory({order.memory, bytes}, order.shapes[i]);
-		if (!memory)
-			return EPROTO;
-		auto server = RingServer::create(*memory, order.shapes[i]);
+		auto server = RingServer::create(serving->rings[i], serving->shapes[i]);
 		if (!server)
 			return EPROTO;
 		servers.push_back(std::move(*server));
-		order.memory += bytes;
 	}
 	// A thread for each object: they are called independently of one another.
 	for (std::size_t i = 1; i < servers.size(); i++)

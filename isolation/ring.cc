@@ -99,6 +99,32 @@ result<RingMemory> ring_memory(std::span<std::byte> memory, const RingShape &sha
 	return RingMemory{memory.first(calls_bytes(shape)), memory.subspan(calls_bytes(shape), replies_bytes(shape))};
 }
 
+std::size_t rings_bytes(std::span<const RingShape> shapes)
+{
+	std::size_t bytes = 0;
+
+	for (const RingShape &shape : shapes) {
+		if (!possible(shape))
+			return 0;
+		bytes += ring_bytes(shape);
+	}
+	return bytes;
+}
+
+std::vector<RingMemory> rings_memory(std::span<std::byte> memory, std::span<const RingShape> shapes)
+{
+	std::vector<RingMemory> rings;
+
+	for (const RingShape &shape : shapes) {
+		auto one = ring_memory(memory, shape);
+		if (!one)
+			return {};
+		rings.push_back(*one);
+		memory = memory.subspan(ring_bytes(shape));
+	}
+	return rings;
+}
+
 namespace detail {
 
 bool RingView::set(const RingMemory &memory, const RingShape &of)
@@ -329,7 +355,7 @@ int RingTransport::finish(const RingTicket &ticket, std::span<std::byte> reply, 
 	const detail::RingReply &from = view_.reply(slot);
 	int error = wait(ticket, timeout_ns);
 	if (error) {
-		abandoned_.fetch_or(bit);
+		abandon(ticket);
 		return error;
 	}
 	// Fetched once: the server may change it.
@@ -342,6 +368,11 @@ int RingTransport::finish(const RingTicket &ticket, std::span<std::byte> reply, 
 	}
 	free_slots(bit);
 	return error;
+}
+
+void RingTransport::abandon(const RingTicket &ticket) noexcept
+{
+	abandoned_.fetch_or(std::uint64_t{1} << (ticket.slot & 63));
 }
 
 int RingTransport::call(std::uint32_t method, std::span<const std::byte> args, std::span<std::byte> reply,

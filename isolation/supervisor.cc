@@ -31,13 +31,15 @@ using isolation::Connection;
 using isolation::DomainId;
 using isolation::Endpoint;
 using isolation::Heap;
+using isolation::PassedObjects;
 using isolation::Range;
 using isolation::Reclaimed;
 using isolation::Recovery;
 using isolation::Registry;
+using isolation::RingServer;
 using isolation::RingShape;
+using isolation::RingThreads;
 using isolation::RingTransport;
-using isolation::ring_bytes;
 using isolation::Slot;
 using isolation::Transport;
 using isolation::refused;
@@ -285,11 +287,14 @@ private:
 class Domain::Body : public Recovery, public std::enable_shared_from_this<Body> {
 public:
 	static constexpr int ended = -EOWNERDEAD; // what calls over rings end with
+	static constexpr std::uint32_t objects = ~0U; // instead of a service: what it has passed
 
 	// One process.
 	struct Instance {
-		std::optional<Shared> ring_memory; // of all rings
+		std::shared_ptr<const Shared> ring_memory; // of all rings
 		std::vector<std::shared_ptr<RingTransport>> rings; // for each service; none if it is called otherwise
+		std::shared_ptr<RingTransport> objects; // for those that it has passed; none if it passes none
+		std::shared_ptr<RingThreads> callbacks; // serve those that were passed to it
 		std::optional<Orbit> orbit;
 		Descriptor process; // a pidfd: readable when the process is gone, with all that it could write
 		pid_t pid = 0;
@@ -302,11 +307,15 @@ public:
 		{
 			for (const auto &ring : rings)
 				ring->end(ended);
+			if (objects)
+				objects->end(ended);
+			if (callbacks)
+				callbacks->end();
 		}
 	};
 
-	// To a service of one process.
-	class Way final : public Transport {
+	// To a service of one process, or to the objects that it has passed.
+	class Way final : public isolation::PassedWay {
 	public:
 		Way(std::shared_ptr<Body> body, std::shared_ptr<Instance> instance, std::uint32_t service)
 			: body_(std::move(body)), instance_(std::move(instance)), service_(service),
@@ -318,10 +327,12 @@ public:
 			 std::size_t *reply_bytes, std::uint64_t timeout_ns) override
 		{
 			CallEnd end;
+			if (const int error = down())
+				return error;
 			instance_->callers.fetch_add(1);
-			const int error = instance_->rings.empty() ?
-				transport_.call(method, args, reply, reply_bytes, timeout_ns, end) :
-				over_ring(method, args, reply, reply_bytes, timeout_ns, end);
+			RingTransport *const ring = this->ring();
+			const int error = ring ? over_ring(*ring, method, args, reply, reply_bytes, timeout_ns, end) :
+						 transport_.call(method, args, reply, reply_bytes, timeout_ns, end);
 
 			body_->calls_.fetch_add(1, std::memory_order_relaxed);
 			if (error)
@@ -332,14 +343,32 @@ public:
 			return error;
 		}
 
+		void post(std::uint32_t method, std::span<const std::byte> args) override
+		{
+			isolation::RingTicket ticket;
+
+			if (!instance_->objects->start(method, args, &ticket))
+				instance_->objects->abandon(ticket);
+		}
+
+		// Objects are gone with their process.
+		int down() const noexcept override { return service_ == objects && instance_->buried ? -EHOSTDOWN : 0; }
+
 	private:
-		int over_ring(std::uint32_t method, std::span<const std::byte> args, std::span<std::byte> reply,
-			      std::size_t *reply_bytes, std::uint64_t timeout_ns, CallEnd &end)
+		RingTransport *ring() const
+		{
+			return service_ == objects	  ? instance_->objects.get() :
+			       instance_->rings.empty() ? nullptr :
+							  instance_->rings[service_].get();
+		}
+
+		int over_ring(RingTransport &ring, std::uint32_t method, std::span<const std::byte> args,
+			      std::span<std::byte> reply, std::size_t *reply_bytes, std::uint64_t timeout_ns, CallEnd &end)
 		{
 			*reply_bytes = 0;
 			if (!timeout_ns)
 				return -ETIMEDOUT;
-			const int error = instance_->rings[service_]->call(method, args, reply, reply_bytes, timeout_ns);
+			const int error = ring.call(method, args, reply, reply_bytes, timeout_ns);
 			if (error != ended && error != -ETIMEDOUT)
 				return error;
 			// Whether it had begun with this call only it knows.
@@ -358,6 +387,9 @@ public:
 	{
 		for (const Service &service : options_.services)
 			slots_.push_back(core_->registry.slot(service.interface->id, options_.name));
+		if (std::any_of(options_.services.begin(), options_.services.end(),
+				[](const Service &service) { return service.interface->passes_objects; }))
+			passed_ = std::make_shared<PassedObjects>(false);
 	}
 	~Body() override
 	{
@@ -367,7 +399,10 @@ public:
 
 	Connection connection() const
 	{
-		return {.endpoint = core_->endpoint.get(), .peer = id_, .timeout = options_.timeout};
+		return {.capabilities = passed_.get(),
+			.endpoint = core_->endpoint.get(),
+			.peer = id_,
+			.timeout = options_.timeout};
 	}
 
 	std::uint64_t starts() const noexcept override { return starts_.load(); }
@@ -390,7 +425,7 @@ public:
 	// none for ever.
 	void recover(Instance &dead, const CallEnd *end, std::uint32_t service, std::uint32_t method)
 	{
-		const bool served = end && end->began && (dead.rings.empty() || dead.callers == 1);
+		const bool served = end && end->began && service != objects && (dead.rings.empty() || dead.callers == 1);
 
 		dead.end_rings();
 		// He whose call it was knows most about it, and will be here in a moment; over rings nobody knows whose it was.
@@ -422,14 +457,21 @@ public:
 	{
 		if (core_->is_elsewhere())
 			return;
-		std::lock_guard lock(mutex_);
+		std::vector<std::weak_ptr<RingThreads>> callbacks;
+		{
+			std::lock_guard lock(mutex_);
 
-		stopped_ = true;
-		if (instance_) {
-			DomainReport unused;
-			bury(unused);
+			stopped_ = true;
+			if (instance_) {
+				DomainReport unused;
+				bury(unused);
+			}
+			release();
+			callbacks.swap(callbacks_);
 		}
-		release();
+		for (const auto &each : callbacks)
+			if (const auto threads = each.lock())
+				threads->wait();
 	}
 
 	std::shared_ptr<Instance> instance() const
@@ -460,6 +502,7 @@ public:
 	const DomainOptions options_;
 	const DomainId id_;
 	std::vector<std::shared_ptr<Slot>> slots_;
+	std::shared_ptr<PassedObjects> passed_; // by the main program; none if its services pass none
 	std::atomic<std::uint64_t> calls_{0}, failed_{0};
 
 private:
@@ -472,6 +515,8 @@ private:
 		CallEnd end;
 		int error = create(*instance);
 
+		if (!error && passed_)
+			error = pass_objects(instance);
 		if (!error)
 			error = have_it_serve(*instance, deadline, end);
 		result<void> done = {};
@@ -507,12 +552,13 @@ private:
 	int create(Instance &instance) const
 	{
 		std::vector<Grant> grants = core_->grants(id_);
-		if (options_.via == Via::ring) {
+		if (!shapes().empty()) {
 			if (const int error = make_rings(instance))
 				return error;
 			grants.emplace_back(*instance.ring_memory, Rights::write);
 		}
 		auto orbit = Orbit::create({.name = options_.name.empty() ? nullptr : options_.name.c_str(),
+					    .keep_threads = passed_ != nullptr, // which serve its objects
 					    .memory_limit = options_.memory_limit,
 					    .update_limit = 2 * ORBIT_MAX_UPDATE, // replies are updates
 					    .inherit = options_.inherit,
@@ -537,47 +583,68 @@ private:
 		return 0;
 	}
 
-	RingShape shape_of(std::size_t service) const
+	// Of all rings, in the order that isolation::Creation says.
+	std::vector<RingShape> shapes() const
 	{
-		const std::size_t most = options_.services[service].interface->most_bytes;
+		std::vector<RingShape> shapes;
 
-		return {.message_bytes = static_cast<std::uint32_t>((most + 63) / 64 * 64)};
+		if (options_.via == Via::ring)
+			for (const Service &service : options_.services)
+				shapes.push_back({.message_bytes = static_cast<std::uint32_t>((service.interface->most_bytes + 63) / 64 * 64)});
+		if (passed_)
+			shapes.insert(shapes.end(), 2, isolation::passing_ring);
+		return shapes;
 	}
 
 	int make_rings(Instance &instance) const
 	{
-		std::size_t bytes = 0;
-
-		for (std::size_t i = 0; i < options_.services.size(); i++)
-			bytes += ring_bytes(shape_of(i));
-		auto memory = Shared::create(bytes, "rings");
+		const std::vector<RingShape> shapes = this->shapes();
+		auto memory = Shared::create(isolation::rings_bytes(shapes), "rings");
 		if (!memory)
 			return -memory.error().code();
-		instance.ring_memory.emplace(std::move(*memory));
-		std::byte *at = instance.ring_memory->data();
-		for (std::size_t i = 0; i < options_.services.size(); i++) {
-			const RingShape shape = shape_of(i);
-			const auto one = isolation::ring_memory({at, ring_bytes(shape)}, shape);
-			if (!one)
-				return -one.error().code();
-			auto ring = RingTransport::create(*one, shape);
+		instance.ring_memory = std::make_shared<Shared>(std::move(*memory));
+		const auto parts = isolation::rings_memory(instance.ring_memory->span(), shapes);
+		if (parts.empty())
+			return -EINVAL;
+		// The last one leads here.
+		for (std::size_t i = 0; i + (passed_ != nullptr) < parts.size(); i++) {
+			auto ring = RingTransport::create(parts[i], shapes[i]);
 			if (!ring)
 				return -ring.error().code();
 			instance.rings.push_back(std::move(*ring));
-			at += ring_bytes(shape);
 		}
+		if (!passed_)
+			return 0;
+		instance.objects = std::move(instance.rings.back());
+		instance.rings.pop_back();
+		return 0;
+	}
+
+	// From now on the domain can call what is passed to it.
+	int pass_objects(const std::shared_ptr<Instance> &instance)
+	{
+		const std::vector<RingShape> shapes = this->shapes();
+		auto server = RingServer::create(isolation::rings_memory(instance->ring_memory->span(), shapes).back(), shapes.back());
+		if (!server)
+			return -server.error().code();
+		passed_->connect(std::make_shared<Way>(shared_from_this(), instance, objects));
+		const int error = RingThreads::start(
+			std::move(*server), passed_,
+			[memory = instance->ring_memory, passed = passed_, epoch = passed_->epoch()] { passed->forget(epoch); },
+			&instance->callbacks);
+		if (error) {
+			passed_->connect(nullptr);
+			return error;
+		}
+		std::erase_if(callbacks_, [](const auto &each) { return each.expired(); });
+		callbacks_.push_back(instance->callbacks);
 		return 0;
 	}
 
 	// The task that serves rings; it does not end.
 	int start_rings(const Instance &instance) const
 	{
-		isolation::RingOrder order{};
-
-		order.memory = instance.ring_memory->data();
-		for (std::size_t i = 0; i < options_.services.size(); i++)
-			order.shapes[i] = shape_of(i);
-		return orbit_call_async(instance.orbit->raw(), isolation::serve_rings, &order, sizeof(order), nullptr, nullptr);
+		return orbit_call_async(instance.orbit->raw(), isolation::serve_rings, nullptr, 0, nullptr, nullptr);
 	}
 
 	int have_it_serve(Instance &instance, Clock::time_point deadline, CallEnd &end) const
@@ -589,6 +656,13 @@ private:
 		creation.peer = self;
 		creation.nr_services = options_.services.size();
 		std::copy(options_.services.begin(), options_.services.end(), creation.services);
+		creation.timeout_ns = static_cast<std::uint64_t>(std::max<std::int64_t>(options_.timeout.count(), 0));
+		const std::vector<RingShape> shapes = this->shapes();
+		creation.nr_rings = shapes.size();
+		std::copy(shapes.begin(), shapes.end(), creation.shapes);
+		creation.rings = shapes.empty() ? nullptr : instance.ring_memory->data();
+		creation.passes_objects = passed_ != nullptr;
+		creation.generation = static_cast<std::uint32_t>(instance.number << 20); // objects of another process are others
 
 		const auto left = std::chrono::nanoseconds(deadline - Clock::now()).count();
 		if (left <= 0) {
@@ -642,6 +716,8 @@ private:
 
 		instance_ = nullptr;
 		dead->buried = true;
+		if (passed_)
+			passed_->connect(nullptr);
 		dead->end_rings();
 		for (const auto &slot : slots_)
 			slot->change(nullptr);
@@ -693,6 +769,7 @@ private:
 	std::shared_ptr<Instance> instance_; // none: it is down
 	std::optional<DomainReport> last_report_;
 	std::deque<Clock::time_point> restarts_;
+	std::vector<std::weak_ptr<RingThreads>> callbacks_; // of all its processes
 	std::atomic<std::uint64_t> starts_{0};
 	bool stopped_ = false; // for ever
 	bool released_ = false;
@@ -742,7 +819,14 @@ Domain::~Domain()
 
 std::shared_ptr<Transport> Domain::transport(int service) const
 {
-	return std::make_shared<isolation::SlotTransport>(body_->slots_[static_cast<std::size_t>(service)]);
+	// Proxies use what their connection points to.
+	struct Kept {
+		isolation::SlotTransport transport;
+		std::shared_ptr<PassedObjects> passed;
+	};
+	auto kept = std::make_shared<Kept>(isolation::SlotTransport(body_->slots_[static_cast<std::size_t>(service)]), body_->passed_);
+
+	return {kept, &kept->transport};
 }
 
 Connection Domain::connection() const

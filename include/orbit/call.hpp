@@ -9,6 +9,7 @@
 
 #include <orbit/interface.hpp>
 #include <orbit/orbit.h>
+#include <orbit/passing.hpp>
 #include <orbit/ring.hpp>
 #include <orbit/rref.hpp>
 
@@ -42,21 +43,25 @@ struct Creation {
 	std::size_t heap_bytes;
 	DomainId self;
 	DomainId peer; ///< Who calls.
+	std::uint64_t timeout_ns; ///< Of the domain's own calls, of objects that were passed to it.
 	std::size_t nr_services;
 	Service services[max_services];
+	/// One ring for each service if they are called so; and then, if objects are passed, one for those of the domain, and
+	/// one for those of who calls.
+	std::byte *rings;
+	std::size_t nr_rings;
+	RingShape shapes[max_services + 2];
+	bool passes_objects;
+	std::uint32_t generation; ///< Of the first object that it passes.
 };
 
 /// The first task: the domain attaches to the heap and makes its objects. An orbit_entry; its value is 0 or an errno
 /// value.
 std::uint64_t begin_to_serve(const void *creation, std::size_t size);
 
-/// For domains that are called over rings: what the task has that serves them. An orbit_entry; it returns when it cannot
-/// serve, with an errno value.
-struct RingOrder {
-	std::byte *memory; ///< Of all rings, one for each service, one after another.
-	RingShape shapes[max_services];
-};
-std::uint64_t serve_rings(const void *order, std::size_t size);
+/// For domains that are called over rings: the task that serves them, without an argument. An orbit_entry; it returns when
+/// it cannot serve, with an errno value.
+std::uint64_t serve_rings(const void *, std::size_t);
 
 /// How a call ended for the domain.
 struct CallEnd {

@@ -19,6 +19,9 @@
 // for too long, and was not made. ESHUTDOWN, EHOSTDOWN: it was dead before the call; by the second there is none.
 // Others: see CallTransport of <orbit/call.hpp>, and RingTransport of <orbit/ring.hpp>.
 //
+// Objects (interfaces as arguments and results) are passed both ways, see <orbit/passing.hpp>: a domain calls the main
+// program's in a thread of the supervisor. To let a domain call another one pass it a proxy or a shadow.
+//
 // When a call returns such an error the domain's buffers have been taken back, and if its options say so another one
 // has been started in its place. All functions are thread-safe. In a forked child domains can only be destroyed, which
 // does nothing to the parent's.
@@ -154,7 +157,8 @@ public:
 	/// The number of the service that has this interface; -1 if there is none.
 	int find(std::uint64_t interface_id) const noexcept;
 
-	/// Ends it for good: its process is killed, and what it had is taken back. Calls fail with EHOSTDOWN.
+	/// Ends it for good: its process is killed, and what it had is taken back. Calls fail with EHOSTDOWN. Waits for the
+	/// end of calls that it has made of the main program's objects, unless it is called in one.
 	void stop();
 
 	DomainStatistics statistics() const;

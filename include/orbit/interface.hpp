@@ -179,6 +179,7 @@ struct Interface {
 	std::uint64_t id;
 	std::span<const Method> methods; ///< By their numbers, which begin with 1.
 	std::size_t most_bytes;          ///< Of a message, or a reply.
+	bool passes_objects = false;     ///< Whether a method takes or returns interfaces.
 
 	/// For people; what is no method is "?".
 	const char *method_name(std::uint32_t number) const noexcept
@@ -212,6 +213,9 @@ public:
 
 	/// When it returns no call of the object is under way, and none comes.
 	virtual int withdraw(const Capability &capability) = 0;
+
+	/// The other side has got an object to keep: it is there until that lets go of it, or ends.
+	virtual void delivered(const Capability &) {}
 
 	/// A way to an object that the other side offers; -EBADF or -ESTALE if it does not, -EPROTOTYPE if it is of
 	/// another interface than `type`. The object is let go of with the last transport.

@@ -31,6 +31,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <vector>
 
 namespace orbit::isolation {
 
@@ -53,6 +54,11 @@ std::size_t ring_bytes(const RingShape &shape);
 /// Divides memory for a ring: zeroes, at a page's beginning, ring_bytes() long, and there as long as either
 /// side. For rights of their own the areas are whole pages. EINVAL: none of that.
 result<RingMemory> ring_memory(std::span<std::byte> memory, const RingShape &shape);
+
+/// Several rings in one piece of memory, one after another: how many bytes that is, and which of them each has. 0, and
+/// nothing, for shapes that cannot be, and for memory that is not right.
+std::size_t rings_bytes(std::span<const RingShape> shapes);
+std::vector<RingMemory> rings_memory(std::span<std::byte> memory, std::span<const RingShape> shapes);
 
 namespace detail {
 
@@ -133,6 +139,9 @@ public:
 
 	/// Waits for a reply, and ends the call, whatever it returns. -EINVAL: there is no such call.
 	int finish(const RingTicket &ticket, std::span<std::byte> reply, std::size_t *reply_bytes, std::uint64_t timeout_ns);
+
+	/// Ends a call without its reply, as finish() does at its deadline.
+	void abandon(const RingTicket &ticket) noexcept;
 
 	/// The server is dead, or given up: all calls end with this negative errno value now, and those that come.
 	void end(int negative_errno);

@@ -92,7 +92,11 @@ public:
 
 	int error() const noexcept { return error_; }
 	const Capability &capability() const noexcept { return capability_; }
-	void delivered() noexcept { offered_ = false; }
+	void delivered()
+	{
+		offered_ = false;
+		capabilities_->delivered(capability_);
+	}
 
 private:
 	Capabilities *capabilities_;

@@ -286,7 +286,8 @@ def emit_wire(out, interface):
     out()
     most = [f"{method.name}_{part}_most" for method in interface.methods for part in ("args", "reply")]
     out(f'inline constexpr {ISOLATION}Interface interface{{"{interface.qualified}", interface_id, methods,')
-    out(f"\tstd::max({{{', '.join(most)}}})}};")
+    passes = any(each.kind in ("object", "kept") for method in interface.methods for each in [*method.parameters, method.returned])
+    out(f"\tstd::max({{{', '.join(most)}}}), {'true' if passes else 'false'}}};")
     out.close(f"}} // namespace {interface.name}_wire")
     out()
 
