@@ -14,9 +14,11 @@ DEBUG_KERNEL ?=
 KCSAN_KERNEL ?=
 OFF_KERNEL ?=
 
-# How long `make stress` takes, without the builds and the census; and of that the rounds.
+# How long `make stress` takes, without the builds and the census; and of that the rounds. And how many domains it kills
+# before that, which takes some minutes.
 MINUTES ?= 30
 ROUNDS ?= 10000
+KILLS ?= 10000
 
 # How long each of the fuzzers of `make fuzz-decoder` runs.
 FUZZ_MINUTES ?= 10
@@ -63,7 +65,8 @@ flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthr
 help:
 	@echo 'make demo      watch an application use orbits, on the patched kernel in a virtual machine'
 	@echo 'make test      all tests, here and in virtual machines'
-	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers'
+	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers; and a storm of'
+	@echo '               KILLS=$(KILLS) of domains'
 	@echo 'make bench     what orbits cost: counted in a virtual machine, and timed here; tables and plots'
 	@echo '               (WAY=counted or timed, QUESTIONS="call ..." for a part of it)'
 	@echo 'make bench-check  compare the counted costs with those of bench/baseline.json'
@@ -102,6 +105,7 @@ test: programs sanitized
 		$(if $(OFF_KERNEL),--off-kernel "$(OFF_KERNEL)")
 
 stress: programs
+	@ORBIT_STORM_KILLS=$(KILLS) $(BUILD)/tests/isolation/storm
 	@kernel=$$($(call kernel,vm,$(KERNEL))) && debug=$$($(call kernel,debug,$(DEBUG_KERNEL))) && \
 	kcsan=$$($(call kernel,kcsan,$(KCSAN_KERNEL))) && off=$$($(call kernel,off,$(OFF_KERNEL))) && \
 	unpatched=$$(linux-patches/build unpatched) && \

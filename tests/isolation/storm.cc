@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: MIT
 //
-// Processes that move, lend and drop buffers at random, and are killed at random while they do; after each kill a
-// reclaim, while the others go on, and a census. ORBIT_STORM_KILLS says how many; short without it.
+// Processes that move, lend and drop buffers at random, and are killed while they do: at random, and half of them
+// between two stores of the heap's; after each kill a reclaim, while the others go on, and a census. ORBIT_STORM_KILLS
+// says how many; short without it.
+namespace {
+void step();
+}
+#define ORBIT_ISOLATION_STEP() step()
+#include "../../isolation/heap.cc"
+
 #include "world.h"
 
 #include <atomic>
@@ -29,7 +36,7 @@ struct Stamp {
 	std::array<std::uint64_t, 14> rest;
 };
 
-enum class Kind : std::uint32_t { move, loan, end };
+enum class Kind : std::uint32_t { move, loan, end, second_loan, second_end };
 struct Message {
 	Kind kind;
 	DomainId from;
@@ -42,10 +49,19 @@ struct Control {
 	std::atomic<Phase> phase;
 	std::atomic<std::uint32_t> wrong;
 	struct {
-		std::atomic<std::uint32_t> turn, held, empty;
-		std::atomic<std::uint64_t> moves, loans;
+		std::atomic<std::uint32_t> turn, held;
+		std::atomic<std::uint32_t> steps; // it dies at the one that makes this 0
+		std::atomic<std::uint64_t> moves, loans, nested;
 	} domain[domains + 1];
 };
+
+std::atomic<std::uint32_t> *steps; // in a domain
+
+void step()
+{
+	if (steps && *steps && --*steps == 0)
+		kill(getpid(), SIGKILL);
+}
 
 void rest(int microseconds)
 {
@@ -83,6 +99,8 @@ public:
 					held_.push_back(std::move(each.buffer));
 				}
 				lent_.clear();
+				while (!nested_.empty())
+					end_nested(nested_.begin());
 				held_.clear();
 				endpoint_->collect();
 				mine.held = 0;
@@ -97,6 +115,16 @@ private:
 		rref<Stamp[]> buffer;
 		Handle loan;
 		DomainId to;
+		int patience;
+	};
+
+	// A loan to this domain that it has lent on.
+	struct Nested {
+		orbit::borrowed<const Stamp[]> buffer;
+		Handle further;
+		DomainId to;
+		Handle loan;
+		DomainId from;
 		int patience;
 	};
 
@@ -142,10 +170,27 @@ private:
 				if (auto borrowed = endpoint_->borrow<Stamp[]>(message.handle, message.from)) {
 					control_.domain[self_].loans++;
 					const DomainId to = somebody();
-					if (auto further = endpoint_->lend(borrowed->get(), to))
+					auto further = endpoint_->lend(borrowed->get(), to);
+					if (further && post(to, Kind::second_loan, *further)) {
+						nested_.push_back({std::move(*borrowed), *further, to, message.handle, message.from, 100});
+						break;
+					}
+					if (further)
 						(void)endpoint_->end_loan(*further, to);
 				}
 				post(message.from, Kind::end, message.handle);
+				break;
+			case Kind::second_loan:
+				if (auto borrowed = endpoint_->borrow<Stamp[]>(message.handle, message.from))
+					control_.domain[self_].nested++;
+				post(message.from, Kind::second_end, message.handle);
+				break;
+			case Kind::second_end:
+				for (auto each = nested_.begin(); each != nested_.end(); ++each)
+					if (each->further.index == message.handle.index && each->to == message.from) {
+						end_nested(each);
+						break;
+					}
 				break;
 			case Kind::end:
 				for (auto each = lent_.begin(); each != lent_.end(); ++each)
@@ -155,6 +200,12 @@ private:
 					}
 			}
 		}
+	}
+	void end_nested(std::deque<Nested>::iterator each)
+	{
+		(void)endpoint_->end_loan(each->further, each->to);
+		post(each->from, Kind::end, each->loan);
+		nested_.erase(each);
 	}
 	void give_up(std::deque<Lent>::iterator each)
 	{
@@ -184,6 +235,11 @@ private:
 		for (auto each = lent_.begin(); each != lent_.end(); ++each)
 			if (--each->patience < 0) {
 				give_up(each);
+				break;
+			}
+		for (auto each = nested_.begin(); each != nested_.end(); ++each)
+			if (--each->patience < 0) {
+				end_nested(each);
 				break;
 			}
 		const auto what = random_() % 10;
@@ -236,6 +292,7 @@ private:
 	std::uint64_t key_ = random_();
 	std::vector<rref<Stamp[]>> held_;
 	std::deque<Lent> lent_;
+	std::deque<Nested> nested_;
 };
 
 class Storm {
@@ -267,9 +324,23 @@ public:
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			if (getppid() != parent)
 				_exit(1);
+			steps = &control_.domain[domain].steps;
 			Domain(memory_.as_domain(heap_, domain), domain, control_, boxes_, seed).serve();
 		}
 		pids_[domain] = pid;
+	}
+	// Between two of its stores; false if it does not come to so many in a while.
+	bool dies_at(DomainId domain, std::uint32_t nr)
+	{
+		siginfo_t info{};
+
+		control_.domain[domain].steps = nr;
+		for (int tries = 0; tries < 500 && !info.si_pid; tries++) {
+			rest(100);
+			waitid(P_PID, static_cast<id_t>(pids_[domain]), &info, WEXITED | WNOHANG | WNOWAIT);
+		}
+		control_.domain[domain].steps = 0;
+		return info.si_pid;
 	}
 	void kill_one(DomainId domain)
 	{
@@ -325,7 +396,7 @@ TEST(D3_CleanEnd, StormOfMovesLoansAndKills)
 	const long kills = wanted ? atol(wanted) : 60;
 	Storm storm;
 	std::mt19937_64 random(5);
-	std::size_t buffers = 0, kept = 0, loans = 0;
+	std::size_t buffers = 0, kept = 0, loans = 0, between = 0;
 
 	for (DomainId i = 1; i <= domains; i++)
 		storm.start(i, random());
@@ -338,6 +409,8 @@ TEST(D3_CleanEnd, StormOfMovesLoansAndKills)
 		killed++;
 		const DomainId victim = 1 + random() % domains;
 		rest(500 + random() % 4000);
+		if (i % 2 && storm.dies_at(victim, 1 + random() % 40))
+			between++;
 		storm.kill_one(victim);
 		const Reclaimed report = storm.reclaim(victim);
 		EXPECT_EQ(report.conflicts, 0u) << i;
@@ -349,15 +422,20 @@ TEST(D3_CleanEnd, StormOfMovesLoansAndKills)
 		storm.expect_order("kill " + std::to_string(i) + ": ");
 		storm.set(Phase::go);
 	}
-	std::uint64_t moves = 0, borrows = 0;
+	std::uint64_t moves = 0, borrows = 0, nested = 0;
 	for (const auto &each : storm.control_.domain) {
 		moves += each.moves;
 		borrows += each.loans;
+		nested += each.nested;
 	}
-	printf("%ld kills, %zu buffers reclaimed, %zu kept, %zu loans ended, %lu moves, %lu loans\n", killed, buffers, kept,
-	       loans, static_cast<unsigned long>(moves), static_cast<unsigned long>(borrows));
+	printf("%ld kills, %zu of them between two stores, %zu buffers reclaimed, %zu kept, %zu loans ended, %lu moves, %lu loans, "
+	       "%lu of loans\n",
+	       killed, between, buffers, kept, loans, static_cast<unsigned long>(moves), static_cast<unsigned long>(borrows),
+	       static_cast<unsigned long>(nested));
 	EXPECT_GT(kept, 0u);
 	EXPECT_GT(loans, 0u);
+	EXPECT_GT(between, 0u);
+	EXPECT_GT(nested, 0u);
 
 	// What is under way arrives, all drop all, and all memory comes home.
 	for (int i = 0; i < 20; i++)
