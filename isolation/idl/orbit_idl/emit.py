@@ -36,6 +36,11 @@ class Writer:
         self.depth -= 1
         self(text)
 
+    def label(self, text):
+        """Less deep than what is before and behind it."""
+        self.close(text)
+        self.depth += 1
+
 
 # --- checks of types
 
@@ -131,14 +136,10 @@ def cases(out, value, tag, union):
     """A switch over a union's tag: (path, Type) of each member, for the caller to write its case."""
     out.open(f"switch ({value})")
     for when, path, member in union.members:
-        out.depth -= 1
-        out(f"case {tag.name}::{when}:")
-        out.depth += 1
+        out.label(f"case {tag.name}::{when}:")
         yield path, member
         out("break;")
-    out.depth -= 1
-    out("default: // nothing is there")
-    out.depth += 1
+    out.label("default: // nothing is there")
     out("break;")
     out.close()
 
@@ -302,26 +303,35 @@ def declared_parameters(method):
     return ", ".join(f"{p.declared}{'' if p.declared.endswith('&') else ' '}{p.name}" for p in method.parameters)
 
 
-def emit_interface(out, interface):
+TRANSPORT = f"std::shared_ptr<{ISOLATION}Transport> transport, const {ISOLATION}Connection &connection"
+
+
+def open_class(out, interface, suffix, bases, parameters, initializers):
+    """A class for an interface, up to its constructor."""
+    name = interface.name + suffix
+    out.open(f"class {name} final : {bases}")
+    out.label("public:")
     # No method's name ends with an underscore.
     out(f"static constexpr const {ISOLATION}Interface &interface_ = {interface.name}_wire::interface;")
     out()
-
-
-def emit_proxy_class(out, interface):
-    out(f"/// What a caller calls. Thread-safe as its transport is; the connection's parts outlive it.")
-    out.open(f"class {interface.name}Proxy final : public {interface.name}, private {ISOLATION}ProxyBase")
-    out.depth -= 1
-    out("public:")
-    out.depth += 1
-    emit_interface(out, interface)
-    out(f"{interface.name}Proxy(std::shared_ptr<{ISOLATION}Transport> transport, const {ISOLATION}Connection &connection)")
-    out(f"\t: {ISOLATION}ProxyBase(std::move(transport), connection)")
+    out(f"{name}({parameters})")
+    out(f"\t: {initializers}")
     out.open("{")
     out.close()
     out()
+
+
+def declare_methods(out, interface, result="{}", end=" override;"):
     for method in interface.methods:
-        out(f"{declared_result(method)} {method.name}({declared_parameters(method)}){' const' if method.const else ''} override;")
+        out(f"{result.format(declared_result(method))} {method.name}({declared_parameters(method)})"
+            f"{' const' if method.const else ''}{end}")
+
+
+def emit_proxy_class(out, interface):
+    out("/// What a caller calls. Thread-safe as its transport is; the connection's parts outlive it.")
+    open_class(out, interface, "Proxy", f"public {interface.name}, private {ISOLATION}ProxyBase", TRANSPORT,
+               f"{ISOLATION}ProxyBase(std::move(transport), connection)")
+    declare_methods(out, interface)
     out.close("};")
     out()
 
@@ -336,23 +346,12 @@ def gone_after_a_call(method):
 def emit_shadow_class(out, interface):
     out("/// A proxy that outlives the domain behind it: what was under way when the domain died is called again where that is")
     out("/// allowed. Thread-safe as its transport is.")
-    out.open(f"class {interface.name}Shadow final : public {interface.name}, private {ISOLATION}ShadowBase")
-    out.depth -= 1
-    out("public:")
-    out.depth += 1
-    emit_interface(out, interface)
-    out(f"{interface.name}Shadow(std::shared_ptr<{ISOLATION}Transport> transport, const {ISOLATION}Connection &connection,")
-    out(f"\tstd::shared_ptr<{ISOLATION}Recovery> recovery)")
-    out(f"\t: {ISOLATION}ShadowBase(std::move(recovery)), proxy_(std::move(transport), connection)")
-    out.open("{")
-    out.close()
+    open_class(out, interface, "Shadow", f"public {interface.name}, private {ISOLATION}ShadowBase",
+               f"{TRANSPORT},\n\t\tstd::shared_ptr<{ISOLATION}Recovery> recovery",
+               f"{ISOLATION}ShadowBase(std::move(recovery)), proxy_(std::move(transport), connection)")
+    declare_methods(out, interface)
     out()
-    for method in interface.methods:
-        out(f"{declared_result(method)} {method.name}({declared_parameters(method)}){' const' if method.const else ''} override;")
-    out()
-    out.depth -= 1
-    out("private:")
-    out.depth += 1
+    out.label("private:")
     out(f"{interface.name}Proxy proxy_;")
     out.close("};")
     out()
@@ -374,23 +373,14 @@ def emit_shadow_method(out, interface, method):
 
 def emit_skeleton_class(out, interface):
     out("/// What calls the implementation, with nothing but what has been checked.")
-    out.open(f"class {interface.name}Skeleton final : public {ISOLATION}Skeleton")
-    out.depth -= 1
-    out("public:")
-    out.depth += 1
-    emit_interface(out, interface)
-    out(f"{interface.name}Skeleton(std::shared_ptr<{interface.name}> object, const {ISOLATION}Connection &connection)")
-    out("\t: object_(std::move(object)), connection_(connection)")
-    out.open("{")
-    out.close()
-    out()
+    open_class(out, interface, "Skeleton", f"public {ISOLATION}Skeleton",
+               f"std::shared_ptr<{interface.name}> object, const {ISOLATION}Connection &connection",
+               "object_(std::move(object)), connection_(connection)")
     out(f"std::uint64_t interface_id() const noexcept override {{ return {interface.name}_wire::interface_id; }}")
     out("int dispatch(std::uint32_t method_, std::span<const std::byte> args_, std::span<std::byte> reply_,")
     out("\t     std::size_t *reply_bytes_) override;")
     out()
-    out.depth -= 1
-    out("private:")
-    out.depth += 1
+    out.label("private:")
     for method in interface.methods:
         out(f"int serve_{method.name}(std::span<const std::byte> args_, std::span<std::byte> reply_, std::size_t *reply_bytes_);")
     out()
@@ -401,20 +391,10 @@ def emit_skeleton_class(out, interface):
 
 
 def emit_coroutines_class(out, interface):
-    name = f"{interface.name}Coroutines"
     out("/// A proxy whose calls are awaited: see <orbit/coroutine.hpp>.")
-    out.open(f"class {name} final : private {ISOLATION}CoroutinesBase")
-    out.depth -= 1
-    out("public:")
-    out.depth += 1
-    emit_interface(out, interface)
-    out(f"{name}(std::shared_ptr<{ISOLATION}Transport> transport, const {ISOLATION}Connection &connection)")
-    out(f"\t: {ISOLATION}CoroutinesBase(std::move(transport), connection)")
-    out.open("{")
-    out.close()
-    out()
-    for method in interface.methods:
-        out(f"orbit::task<{declared_result(method)}> {method.name}({declared_parameters(method)}){' const' if method.const else ''};")
+    open_class(out, interface, "Coroutines", f"private {ISOLATION}CoroutinesBase", TRANSPORT,
+               f"{ISOLATION}CoroutinesBase(std::move(transport), connection)")
+    declare_methods(out, interface, "orbit::task<{}>", ";")
     out.close("};")
     out()
 
