@@ -62,6 +62,7 @@ NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNo
                "Containers.ThreadsOfATaskShareItsView", "Tasks.ThreadsDoNotOutliveThem",
                "Tasks.MayStartThreadsAndJoinThem", "Tasks.MayKeepThreadsThatAreAskedFor",
                "Check.AForkedChildMayMakeOrbitsOfItsOwn", "DomainsOverRings.EachServiceHasAThreadOfItsOwn",
+               "Via/Objects.*",
                # Minimal inheritance is refused with a sanitizer; and a race for descriptors is wanted there.
                "P9_Lifetime.NorIfOrbitsInheritTheMinimum", "Containers.InAnOrbitThatInheritsTheMinimum",
                "PortableOrbitctl.OrbitsThatInheritTheMinimum", "Refusals.DescriptorsThatTheApplicationHasClosed",
