@@ -45,6 +45,7 @@ constexpr unsigned many_messages = 1024;
 
 struct Dispatcher {
 	pthread_t thread;
+	pthread_barrier_t begun; // there as long as the thread: who is in it may not see yet that it is over
 	unsigned users;
 	int wake, woken; // two ends
 	bool deaf;	 // they have been lost
@@ -1276,13 +1277,13 @@ static void wake_waiters()
 		put_task(dispatcher.to_wake[--dispatcher.nr_to_wake]);
 }
 
-static void *keep(void *begun)
+static void *keep(void *)
 {
 	PollList list{};
 	std::uint64_t polled = monotonic_ns();
 
 	prctl(PR_SET_NAME, "orbit-dispatch");
-	pthread_barrier_wait(static_cast<pthread_barrier_t *>(begun));
+	pthread_barrier_wait(&dispatcher.begun);
 	pthread_mutex_lock(&state_lock);
 	while (!dispatcher.stop) {
 		if (dispatcher.deaf)
@@ -1344,15 +1345,15 @@ int start_dispatcher()
 
 	if (!err) {
 		const SignalsBlocked blocked; // the application's are not for it
-		pthread_barrier_t begun;
 
-		pthread_barrier_init(&begun, nullptr, 2);
-		err = -pthread_create(&dispatcher.thread, nullptr, keep, &begun);
+		pthread_barrier_init(&dispatcher.begun, nullptr, 2);
+		err = -pthread_create(&dispatcher.thread, nullptr, keep, nullptr);
 		// Whatever runs at a thread's start, a sanitizer's for one, may hold locks that a process which is
 		// forked meanwhile would have for ever. From now on no fork finds the thread but where it waits.
 		if (!err)
-			pthread_barrier_wait(&begun);
-		pthread_barrier_destroy(&begun);
+			pthread_barrier_wait(&dispatcher.begun);
+		else
+			pthread_barrier_destroy(&dispatcher.begun);
 		if (err == -EAGAIN && !has_room_for_stack())
 			err = -ENOMEM; // the C library does not say so
 	}
@@ -1380,6 +1381,7 @@ void stop_dispatcher()
 		wake_dispatcher();
 	}
 	pthread_join(dispatcher.thread, nullptr);
+	pthread_barrier_destroy(&dispatcher.begun);
 	close_fd(&dispatcher.wake);
 	close_fd(&dispatcher.woken);
 	close_fd(&dispatcher.epoll);
