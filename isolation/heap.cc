@@ -233,7 +233,6 @@ result<void> Heap::grant(DomainId domain, std::uint32_t zone, std::size_t bytes)
 
 	const Granted run{domain, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(pages)};
 	granted.insert(before, run);
-	std::memset(view.data + first * page_bytes, 0, pages * page_bytes);
 	// Numbers go on after all that anybody's record may still say of an earlier buffer.
 	for (std::uint32_t i = run.first * granules_of_page; i < (run.first + run.pages) * granules_of_page; i++) {
 		const std::uint32_t serial = newest_serial(view, i, 0);
@@ -569,6 +568,36 @@ void Room::collect(View &view, Store &store)
 	}
 }
 
+// Memory is short: free buffers become pieces for any type and size again, one where they lie side by side. Records go on
+// counting where they are.
+void Room::merge(const View &view, Store &store)
+{
+	std::vector<Fresh> pieces = std::move(store.fresh), merged;
+	std::vector<std::uint32_t> freed;
+
+	for (auto &[key, list] : store.free) {
+		for (const std::uint32_t granule : list) {
+			pieces.push_back({granule, key.second});
+			freed.push_back(granule);
+		}
+		list.clear();
+	}
+	std::sort(freed.begin(), freed.end());
+	std::erase_if(store.slots, [&](const Slot &slot) { return std::binary_search(freed.begin(), freed.end(), slot.granule); });
+	std::sort(pieces.begin(), pieces.end(), [](const Fresh &a, const Fresh &b) { return a.granule < b.granule; });
+	for (const Fresh &piece : pieces) {
+		if (!piece.granules)
+			continue;
+		// No buffer lies in two runs.
+		if (!merged.empty() && merged.back().granule + merged.back().granules == piece.granule &&
+		    view.run(merged.back().granule).first() == view.run(piece.granule).first())
+			merged.back().granules += piece.granules;
+		else
+			merged.push_back(piece);
+	}
+	store.fresh = std::move(merged);
+}
+
 void Room::collect()
 {
 	const std::lock_guard lock(mutex_);
@@ -607,8 +636,11 @@ int Room::allocate(std::uint32_t zone, std::uint32_t type, std::size_t size, std
 		};
 		if (list.empty() && !cut() && !(find_runs(here, store) && cut())) {
 			collect(here, store);
-			if (list.empty())
-				return ENOSPC;
+			if (list.empty()) {
+				merge(here, store);
+				if (!cut())
+					return ENOSPC;
+			}
 		}
 		*granule = list.back();
 		list.pop_back();

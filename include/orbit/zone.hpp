@@ -301,8 +301,8 @@ public:
 	/// ranges anew before it may use the zone.
 	result<void> add(DomainId domain, std::uint32_t zone);
 
-	/// Grants a member a run of memory to allocate buffers in, of whole pages, filled with zeroes. ENOSPC: no
-	/// run of so many pages is free; EACCES: no member. Nothing has changed then.
+	/// Grants a member a run of memory to allocate buffers in, of whole pages. What was there is there still: members
+	/// could read it already. ENOSPC: no run of so many pages is free; EACCES: no member. Nothing has changed then.
 	result<void> grant(DomainId domain, std::uint32_t zone, std::size_t bytes);
 
 	/// All the ranges of the heap, with the rights that a domain gets there.
@@ -430,7 +430,7 @@ private:
 		std::size_t bytes;
 	};
 	struct Fresh {
-		std::uint32_t granule, granules; // never allocated
+		std::uint32_t granule, granules; // for any type and size
 	};
 	struct Slot {
 		std::uint32_t granule, granules;
@@ -438,7 +438,7 @@ private:
 	struct Store {
 		std::vector<Fresh> fresh;
 		std::vector<std::uint32_t> known; // runs, by their first page
-		std::vector<Slot> slots;          // all buffers that were ever cut off
+		std::vector<Slot> slots;          // all that were cut off
 		std::map<std::pair<std::uint32_t, std::uint32_t>, std::vector<std::uint32_t>> free; // by type and granules
 	};
 
@@ -455,6 +455,7 @@ private:
 			bool array, std::uint32_t *count) const noexcept;
 	bool find_runs(View &view, Store &store);
 	void collect(View &view, Store &store);
+	static void merge(const View &view, Store &store);
 
 	Header *header_ = nullptr;
 	std::uint32_t zones_ = 0;

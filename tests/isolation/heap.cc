@@ -284,6 +284,38 @@ TEST(D2_OneOwner, UndeliveredHandlesAreTakenBack)
 	EXPECT_TRUE(world[1].send(std::move(*back), 3));
 }
 
+TEST(D2_OneOwner, FreeMemoryIsForAnyTypeAndSize)
+{
+	World world(2);
+	std::mt19937 random(3);
+
+	for (int round = 0; round < 20; round++) {
+		// Full of one size, some of them by way of another domain; then none, and all of it in one piece.
+		const std::size_t words = 8 << random() % 6;
+		std::vector<rref<std::uint64_t[]>> held;
+		std::size_t bytes = 0;
+		for (;;) {
+			auto buffer = world[1].make_array<std::uint64_t>(zone, words);
+			if (!buffer)
+				break;
+			bytes += words * sizeof(std::uint64_t);
+			if (random() % 4 == 0) {
+				auto there = world[2].receive<std::uint64_t[]>(*world[1].send(std::move(*buffer), 2), 1);
+				ASSERT_TRUE(there);
+				buffer = std::move(*there);
+			}
+			held.push_back(std::move(*buffer));
+		}
+		EXPECT_GE(bytes, 8192u) << "in round " << round << ": pieces may not fit";
+		const rref<std::uint64_t[]> kept = std::move(held[random() % held.size()]);
+		held.clear();
+		EXPECT_EQ(error_of(world[1].make_array<char>(zone, 16384)), ENOSPC) << "one is not free";
+		EXPECT_TRUE(world[1].make_array<char>(zone, (16384 - words * sizeof(std::uint64_t)) / 3));
+		EXPECT_EQ(world.heap.census().twice + world.heap.census().lost, 0u);
+	}
+	EXPECT_TRUE(world[1].make_array<char>(zone, 16384));
+}
+
 TEST(D2_OneOwner, AFullZoneAndStrangersAreErrorsThatChangeNothing)
 {
 	World world(3);
