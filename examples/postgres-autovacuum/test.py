@@ -414,8 +414,10 @@ class WideValues(Ported):
                         "AS a FROM generate_series(1, 4000) i;")
         found = {}
         for mode in ("off", "always"):
+            # The first orbit of the transaction inherits the sample, and for the second table the column is copied.
             self.server.sql(f"SET analyze_orbit = {mode}; SET analyze_orbit_sample_limit = '1MB'; SET analyze_orbit_builtin_rows = 0; "
-                            "SET client_min_messages = log; DELETE FROM pg_statistic; ANALYZE arrays;")
+                            "SET client_min_messages = log; ANALYZE arrays; DELETE FROM pg_statistic; BEGIN; ANALYZE next; "
+                            "ANALYZE arrays; COMMIT;")
             said = self.server.notices
             found[mode] = self.server.sql(STATISTICS.format("arrays"))
         self.assertRegex(said, 'LOG:  column "a" .*is analyzed without an orbit: .*larger than analyze_orbit_sample_limit')
@@ -618,6 +620,14 @@ class SameStatistics(unittest.TestCase):
         for line in found["off"].splitlines():
             kinds |= set(line.split("|")[6:11])
         self.assertLessEqual({"1", "2", "3", "4", "5", "6", "7"}, kinds)
+        with self.subTest("in an orbit that is kept"):
+            # Only the first inherits the sample.
+            server.sql("SET analyze_orbit = always; SET analyze_orbit_builtin_rows = 0; SET client_min_messages = debug1; "
+                       "SET analyze_orbit_unanalyzable = keep; ANALYZE every_type; DELETE FROM pg_statistic; BEGIN; "
+                       "ANALYZE every_type; ANALYZE every_type; COMMIT;")
+            self.assertNotIn("WARNING", server.notices)
+            self.assertEqual(server.notices.count("an orbit was made"), 2)
+            self.assertEqual(found["off"], server.sql("SET extra_float_digits = 3;" + STATISTICS.format("every_type")))
 
     def test_columns_that_are_too_much_for_one_call(self):
         """All together from the beginning; and some whose width, or first null, is only seen near the end."""
@@ -627,16 +637,21 @@ class SameStatistics(unittest.TestCase):
         wide, late = "repeat(md5((i % 700)::text), 12)", "repeat(md5(i::text), CASE WHEN i < 29000 THEN 1 ELSE 29 END)"
         server.sql("CREATE TABLE too_much AS SELECT i AS a, " + ", ".join(f"{wide} || {n} AS b{n}" for n in range(4)) +
                    ", i % 300 AS c, " + ", ".join(f"{late} || {n} AS d{n}" for n in range(6)) +
-                   ", NULLIF(i, 29990) AS e, NULLIF(i % 2, 1) = 0 AS f, i::numeric AS g FROM generate_series(1, 30000) i")
+                   ", NULLIF(i, 29990) AS e, NULLIF(i % 2, 1) = 0 AS f, i::numeric AS g FROM generate_series(1, 30000) i; "
+                   "CREATE TABLE small AS SELECT i AS a FROM generate_series(1, 100) i;")
         found = {}
-        for mode in ("off", "always"):
-            server.sql(f"SET analyze_orbit = {mode}; SET client_min_messages = debug1; SET analyze_orbit_unanalyzable = error; "
-                       "DELETE FROM pg_statistic; ANALYZE too_much;")
+        # An orbit that was made for another table has not inherited the sample: columns are copied.
+        for mode, statements in (("off", "SET analyze_orbit = off; ANALYZE too_much;"), ("always", "ANALYZE too_much;"),
+                                 ("kept", "ANALYZE too_much, small; BEGIN; ANALYZE small; ANALYZE too_much; COMMIT;")):
+            server.sql("SET analyze_orbit = always; SET analyze_orbit_builtin_rows = 0; SET client_min_messages = debug1; "
+                       f"SET analyze_orbit_unanalyzable = error; DELETE FROM pg_statistic; {statements}")
             self.assertNotIn("WARNING", server.notices)
-            self.assertEqual("an orbit was made" in server.notices, mode == "always")
+            # After a large table, whose sample it would keep, none is kept.
+            self.assertEqual(server.notices.count("an orbit was made"), {"off": 0, "always": 1, "kept": 3}[mode])
             found[mode] = server.sql("SET extra_float_digits = 3;" + STATISTICS.format("too_much"))
         self.assertEqual(len(found["off"].splitlines()), 15)
         self.assertEqual(found["off"], found["always"])
+        self.assertEqual(found["off"], found["kept"])
 
     def test_of_a_part_of_a_table(self):
         """The sample is the same if its seed is: vanilla, and with the feature off and on."""
