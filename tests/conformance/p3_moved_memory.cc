@@ -68,6 +68,36 @@ unsigned nodes()
 	return count;
 }
 
+// The block of memory where the page at an address is, as sysfs has it; "" for who may not know.
+std::string block_of(const std::byte *address)
+{
+	const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	const std::string size = get("/sys/devices/system/memory/block_size_bytes");
+	std::uint64_t entry = 0;
+
+	if (fd < 0)
+		return "";
+	if (pread(fd, &entry, sizeof(entry), static_cast<off_t>(reinterpret_cast<std::uintptr_t>(address) / page * 8)) !=
+	    sizeof(entry))
+		entry = 0;
+	close(fd);
+	const std::uint64_t frame = entry & ((1ULL << 55) - 1);
+
+	if (!frame || size.empty())
+		return "";
+	return "/sys/devices/system/memory/memory" + std::to_string(frame * page / std::stoull(size, nullptr, 16));
+}
+
+// Whether a page of memory of this process can be taken out of use.
+bool can_wear_out()
+{
+	const auto plain = mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	const bool can = plain != MAP_FAILED && (!madvise(plain, page, advise_soft_offline) || errno == EBUSY);
+
+	munmap(plain, page);
+	return can;
+}
+
 // Does something again and again while it lives.
 class Meanwhile {
 public:
@@ -226,10 +256,35 @@ TEST_F(P3_MovedMemory, AwayFromBlocksThatGoOffline)
 			put(block, "online");
 }
 
+// Those that hold it: it moves, or they stay. The kernel's pools do not move.
+TEST_F(P3_MovedMemory, InBlocksThatAreToGoOffline)
+{
+	if (!may_break_memory())
+		GTEST_SKIP() << "not for this machine's memory";
+	write_all(0);
+	if (get(block_of(pool.data() + page) + "/state") != "online")
+		GTEST_SKIP() << "no memory can go offline";
+	std::size_t turn = 0, gone = 0;
+
+	stay_right([&] {
+		const std::string block = block_of(pool.data() + turn++ % pages * page) + "/state";
+
+		if (get(block) == "online" && put(block, "offline")) {
+			gone++;
+			put(block, "online");
+		}
+	});
+	if (is_kernel_backend()) {
+		EXPECT_EQ(gone, 0U);
+	}
+}
+
 TEST_F(P3_MovedMemory, AwayFromPagesThatWearOut)
 {
 	if (!may_break_memory())
 		GTEST_SKIP() << "not for this machine's memory";
+	if (!can_wear_out())
+		GTEST_SKIP() << "pages cannot be taken out of use here";
 	std::size_t turn = 0;
 
 	// Refused, or the contents are elsewhere now.
