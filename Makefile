@@ -12,6 +12,7 @@ JOBS ?= $(shell nproc)
 KERNEL ?=
 DEBUG_KERNEL ?=
 KCSAN_KERNEL ?=
+DISTRO_KERNEL ?=
 OFF_KERNEL ?=
 
 # How long `make stress` takes, without the builds and the census; and of that the rounds. And how many domains it kills
@@ -58,13 +59,14 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo test stress bench bench-check bench-baseline bench-containers kernel boot install deb deps programs \
-	units sanitized clean fuzz-decoder FORCE
+.PHONY: help demo test test-distro stress bench bench-check bench-baseline bench-containers kernel boot install deb \
+	deps programs units sanitized clean fuzz-decoder FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      watch an application use orbits, on the patched kernel in a virtual machine'
 	@echo 'make test      all tests, here and in virtual machines'
+	@echo 'make test-distro  the promises on the kernel of this distribution, with all that it can turn on'
 	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers; and a storm of'
 	@echo '               KILLS=$(KILLS) of domains'
 	@echo 'make bench     what orbits cost: counted in a virtual machine, and timed here; tables and plots'
@@ -83,7 +85,7 @@ help:
 	@echo 'make deps      install the Debian packages that all this needs'
 	@echo 'make clean     delete $(BUILD)/; `linux-patches/build clean` deletes the kernels'
 	@echo
-	@echo 'BUILD=<directory> builds there.  KERNEL=<directory>, and DEBUG_KERNEL, KCSAN_KERNEL and'
+	@echo 'BUILD=<directory> builds there.  KERNEL=<directory>, and DEBUG_, DISTRO_, KCSAN_ and'
 	@echo 'OFF_KERNEL likewise, use kernels that are built already.  Each of these installs and builds'
 	@echo 'what it needs.'
 
@@ -103,6 +105,9 @@ test: programs sanitized
 	@kernel=$$($(call kernel,vm,$(KERNEL))) && debug=$$($(call kernel,debug,$(DEBUG_KERNEL))) && \
 	tests/all.py --build $(BUILD) --kernel "$$kernel" --debug-kernel "$$debug" \
 		$(if $(OFF_KERNEL),--off-kernel "$(OFF_KERNEL)")
+
+test-distro: programs
+	@tests/distro.py --build $(BUILD) $(if $(DISTRO_KERNEL),--kernel "$(DISTRO_KERNEL)")
 
 stress: programs
 	@ORBIT_STORM_KILLS=$(KILLS) $(BUILD)/tests/isolation/storm

@@ -221,11 +221,11 @@ def allocator_files():
 ENVIRONMENT = "ORBIT_BACKEND=kernel ORBIT_TEST_MAY_BREAK_MEMORY=1"
 
 
-def run_guest(title, machine, tests, results):
+def run_guest(title, machine, tests, results, environment=ENVIRONMENT):
     """Boot one guest for these tests, and keep what it said."""
     if not tests:
         return []
-    machine = dataclasses.replace(machine, append=f"{machine.append} {ENVIRONMENT}",
+    machine = dataclasses.replace(machine, append=f"{machine.append} {environment}",
                                   files={**machine.files, **allocator_files()})
     print(f"{title} ({machine.accel}, {len(tests)} programs)", flush=True)
     report = machine.run(tests, progress=lambda test, cases, seconds: vm.print_progress(

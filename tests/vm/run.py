@@ -6,7 +6,8 @@
   run.py exec --kernel DIR -- COMMAND...                   run one command, live, keep its status
   run.py boot --kernel DIR                                 an interactive shell
 
-A kernel is a directory as linux-patches/build makes it: bzImage, .config.
+A kernel is a directory as linux-patches/build makes it: bzImage, .config.  One that was built
+with modules has those that the guest needs in modules/, named in the order of loading.
 
 The guest is hermetic: its initramfs holds a static busybox, the programs, the shared
 libraries that these need, and the files given with --file, nothing else.  With
@@ -43,6 +44,8 @@ from pathlib import Path
 QEMU = "qemu-system-x86_64"
 QBOOT = Path("/usr/share/qemu/qboot.rom")       # boots a kernel in a fraction of SeaBIOS's time
 BUSYBOX = "busybox"
+CACHE = Path(os.environ.get("ORBIT_CACHE") or
+             Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orbit").absolute()
 
 PROBE_SECONDS = 6       # in which a guest under KVM has long booted
 BOOT_SECONDS = 30       # from power-on to the first test, on the bare machine
@@ -125,6 +128,9 @@ if [ "$root" != host ]; then
     chmod 1777 /tmp
     ln -s $here/bin /bin
 fi
+for module in $here/modules/*.ko; do
+    [ -e "$module" ] && insmod $module
+done
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts /dev/shm
@@ -137,6 +143,22 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for controller in memory pids cpu; do
     echo +$controller >/sys/fs/cgroup/cgroup.subtree_control
 done 2>/dev/null
+if [ "$ORBIT_GUEST" = distro ]; then
+    # What services of distributions turn on, and what the kernel of one has that another has not.
+    mount -t securityfs securityfs /sys/kernel/security
+    for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+        echo +$controller >/sys/fs/cgroup/cgroup.subtree_control
+    done
+    for file in /sys/kernel/mm/transparent_hugepage/*enabled /sys/kernel/mm/transparent_hugepage/*/*enabled; do
+        echo always >$file
+    done 2>/dev/null
+    echo 1 >/sys/kernel/mm/ksm/run
+    echo y >/sys/kernel/mm/lru_gen/enabled
+    echo Y >/sys/module/zswap/parameters/enabled
+    echo 1 >/proc/sys/kernel/yama/ptrace_scope
+    echo full >/sys/kernel/debug/sched/preempt
+    mkswap /dev/ram0 >/dev/null && swapon /dev/ram0
+fi
 ip link set lo up
 hostname orbit
 # This script uses busybox; programs find the guest's own commands first.
@@ -268,6 +290,8 @@ class Machine:
         image.add("run/orbit/tests", script.encode())
         image.add("run/orbit/init", INIT.encode())
         image.add("init", INIT.encode())
+        for module in sorted((self.kernel / "modules").glob("*.ko")):
+            image.add(f"run/orbit/modules/{module.name}", module.read_bytes())
         if self.root != "host":
             for test in tests:
                 if guest_program(test.argv[0]) != test.argv[0]:
@@ -520,8 +544,7 @@ def choose_accelerator(kernel):
     image, qemu = (kernel / "bzImage").stat(), Path(shutil.which(QEMU)).stat()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     key = f"{boot} {kernel} {image.st_mtime_ns} {qemu.st_mtime_ns} {PROBE_SECONDS}"
-    cache = Path(os.environ.get("ORBIT_CACHE") or Path(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orbit") / "accel"
+    cache = CACHE / "accel"
     verdict = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
     with contextlib.suppress(OSError):
         return verdict.read_text().strip()
