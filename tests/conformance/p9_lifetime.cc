@@ -8,8 +8,11 @@
 #include <atomic>
 #include <cstdlib>
 #include <fcntl.h>
+#include <poll.h>
 #include <string>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -318,6 +321,42 @@ TEST(P9_Lifetime, ItsProcessStandsForItself)
 	EXPECT_GT(read(fd, comm, sizeof(comm) - 1), 0);
 	close(fd);
 	EXPECT_STREQ(comm, "orbit:name\n");
+}
+
+// The orbit is its process: what a task has forked is an ordinary process, and nobody ends it.
+TEST(P9_Lifetime, WhatATaskHasForkedGoesOn)
+{
+	Pipe told;
+	OtherMain main([&] {
+		orbit::Orbit orbit = make_orbit();
+		auto forked = orbit.call({}, [] {
+			const pid_t pid = fork();
+
+			if (!pid)
+				for (;;)
+					pause();
+			return pid;
+		});
+
+		told.put(pid_of(orbit));
+		told.put(value_or_throw(std::move(forked)));
+		_exit(0);
+		return 0;
+	});
+	pid_t orbit = 0, forked = 0;
+
+	ASSERT_TRUE(told.get(orbit) && told.get(forked));
+	ASSERT_GT(forked, 0);
+
+	const int fd = static_cast<int>(syscall(SYS_pidfd_open, forked, 0));
+	pollfd ended{.fd = fd, .events = POLLIN, .revents = 0};
+
+	EXPECT_GE(fd, 0);
+	EXPECT_TRUE(gone(orbit));
+	EXPECT_EQ(poll(&ended, 1, 100), 0);
+	kill(forked, SIGKILL);
+	EXPECT_EQ(poll(&ended, 1, -1), 1);
+	close(fd);
 }
 
 TEST(P9_Lifetime, RoundsLeaveNothing)
