@@ -42,7 +42,8 @@ def words(text):
 
 
 # With those that are two names of one number.
-ERRNOS = {name for name in dir(errno) if name.startswith("E")}
+# Python knows this one from 3.14 on.
+ERRNOS = {name for name in dir(errno) if name.startswith("E")} | {"EHWPOISON"}
 
 
 def errnos(text):
