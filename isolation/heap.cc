@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <sched.h>
 
 namespace orbit::isolation {
 namespace {
@@ -359,10 +360,13 @@ result<Reclaimed> Heap::reclaim(DomainId dead)
 			for (std::uint32_t i = run.first * granules_of_page;
 			     i < (run.first + run.pages) * granules_of_page; i++) {
 				Record &record = view.record(dead, i);
-				const Word last{record.word.exchange(0)};
+				// Its numbers stay: handles that it has sent may still be on their way, and whoever has
+				// this domain's number next must send none that is like them.
+				const Word last = view.word(dead, i), lent = view.loan(dead, i);
+				record.word.exchange(Word::make(State::none, 0, 0, 0, last.serial()).bits);
 				if (last.bits)
 					ORBIT_ISOLATION_STEP();
-				record.loan.exchange(0);
+				record.loan.exchange(Word::make(State::none, 0, 0, 0, lent.serial()).bits);
 				if (!was_home && !view.word(run.home, i).bits)
 					continue; // no buffer begins there
 				for_each_member(view, [&](DomainId lender) {
@@ -370,11 +374,12 @@ result<Reclaimed> Heap::reclaim(DomainId dead)
 					if (loan.state() != State::out || loan.to() != dead)
 						return;
 					const bool owner = loan.from() == lender;
-					if (change(view.record(lender, i).loan, loan,
-						   owner ? Word::make(State::none, 0, 0, 0, loan.serial())
-							 : Word::make(State::borrowed, loan.from(), 0, loan.entry(),
-								      loan.serial())))
-						report.loans++;
+					if (!change(view.record(lender, i).loan, loan,
+						    owner ? Word::make(State::none, 0, 0, 0, loan.serial())
+							  : Word::make(State::borrowed, loan.from(), 0, loan.entry(),
+								       loan.serial())))
+						return; // the lender has ended it, and may have lent to another
+					report.loans++;
 					Word word = view.word(lender, i);
 					while (owner && word.state() == State::lent &&
 					       !change(view.record(lender, i).word, word,
@@ -665,8 +670,15 @@ void Room::drop(View &view, std::uint32_t granule, std::uint32_t serial, std::si
 	const bool home = view.run(granule).home() == self_;
 	Word word{record.word.load(std::memory_order_acquire)};
 
-	while (word.serial() == serial) {
+	for (int tries = 0; word.serial() == serial;) {
 		if (word.state() == State::lent) {
+			// Lent, but no loan: somebody, maybe the supervisor, is at the loan's beginning or end, and changes the
+			// other word next. At its end nobody looks for what is dropped here any more.
+			if (Word{record.loan.load(std::memory_order_acquire)}.state() != State::out && tries++ < most_tries) {
+				sched_yield();
+				word.bits = record.word.load(std::memory_order_acquire);
+				continue;
+			}
 			const std::lock_guard lock(mutex_);
 			word.bits = record.word.load(std::memory_order_acquire);
 			if (word.state() != State::lent)

@@ -606,6 +606,59 @@ TEST(D3_CleanEnd, NumbersGoOnWhenADomainBeginsAnew)
 		}
 }
 
+// A handle that a dead domain had sent is found later by its receiver: whoever has the domain's number by then, and
+// sends buffers at the same places, and takes them back, must never send one like it.
+TEST(D2_OneOwner, AHandleOfTheDeadIsLikeNoneOfItsSuccessors)
+{
+	for (int unsent = 0; unsent < 8; unsent++) {
+		World world(2, 4096);
+		// As many that could not be delivered, so that no other record has ever had the numbers.
+		const auto send = [&](rref<int> &&buffer, int times) {
+			auto handle = world[1].send(std::move(buffer), 2);
+			for (int i = 0; i < times; i++)
+				handle = world[1].send(std::move(*world[1].take_back<int>(*handle, 2)), 2);
+			return *handle;
+		};
+		const Handle old = send(std::move(*world[1].make<int>(zone)), unsent);
+		auto lent = std::move(*world[1].make<int>(zone));
+		Handle old_loan{};
+		for (int i = 0; i <= unsent; i++) {
+			old_loan = *world[1].lend(lent, 2);
+			if (i < unsent) {
+				ASSERT_TRUE(world[1].end_loan(old_loan, 2));
+			}
+		}
+
+		ASSERT_TRUE(world.heap.reclaim(1));
+		leave(std::move(lent));
+		leave(std::move(world.endpoints[1]));
+		world.start(1, 4096);
+
+		bool same_place = false, same_loan = false;
+		std::vector<rref<int>> held;
+		for (int i = 0; i < 4; i++) {
+			auto buffer = std::move(*world[1].make<int>(zone));
+			for (int times = 0; times < 12; times++) {
+				const Handle loan = *world[1].lend(buffer, 2);
+				EXPECT_NE(error_of(world[2].borrow<int>(old_loan, 1)), 0) << unsent << " " << times;
+				ASSERT_TRUE(world[1].end_loan(loan, 2));
+				same_loan = same_loan || loan.index == old_loan.index;
+
+				const Handle handle = *world[1].send(std::move(buffer), 2);
+				auto wrong = world[2].receive<int>(old, 1);
+				EXPECT_EQ(error_of(wrong), ESTALE) << unsent << " " << times;
+				if (wrong)
+					leave(std::move(*wrong));
+				buffer = std::move(*world[1].take_back<int>(handle, 2));
+				same_place = same_place || handle.index == old.index;
+			}
+			held.push_back(std::move(buffer));
+		}
+		EXPECT_TRUE(same_place && same_loan);
+		EXPECT_EQ(world.heap.census().twice, 0u);
+	}
+}
+
 // Who once passed a buffer on, and has not heard of it since, is not mistaken for who has it.
 TEST(D3_CleanEnd, WhatWasPassedOnLongAgoIsNobodysNow)
 {
