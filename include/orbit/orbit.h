@@ -504,8 +504,8 @@ struct orbit_options {
  * default signal handling of its own, only the descriptors named above, and no
  * right to write to memory that the caller shares with other processes.  It is no
  * child of the caller: no wait function and no SIGCHLD tells of it.  It ends when
- * the handle is destroyed, or when the main program ends or calls exec.  The
- * caller owns the handle.
+ * the handle is destroyed, or when the main program ends or calls exec; what its
+ * tasks have forked does not.  The caller owns the handle.
  *
  * With ORBIT_RESTART it outlives its process: when that has crashed, run past a
  * limit, or exited, tasks that wait are kept, and the next to run gets a fresh
@@ -655,6 +655,7 @@ struct orbit_outcome {
  * past a limit of the call, -ECANCELED it was cancelled or the orbit ended before
  * it began; @out says why the orbit ended, if it did.  -ENOMEM: no memory for the
  * snapshot, or the orbit went past its memory limit.  -EADDRINUSE: the orbit has put something else where a pool belongs.
+ * -EHWPOISON: memory of a pool that had to be copied is broken.
  * -EINTR: see ORBIT_CALL_INTERRUPTIBLE.  -ETIME: the deadline; if @out->task is not
  * 0 the task goes on.
  * The task was not queued: -ESHUTDOWN the orbit had ended; @out says why.
@@ -769,7 +770,7 @@ ORBIT_API int orbit_cancel(struct orbit_handle *orbit, orbit_entry fn, const voi
  *
  * Returns 0.  -EPERM: not in an orbit.  -EPIPE: nobody can receive it.  -ENOSPC:
  * past the orbit's update_limit, or (kernel backend) 65,536 updates of the task have
- * not been received yet.  -E2BIG, -EFAULT, -ENOMEM.
+ * not been received yet.  -E2BIG, -EFAULT, -ENOMEM.  -EHWPOISON: broken memory.
  */
 ORBIT_API int orbit_send_bytes(void *target, const void *data, size_t size) ORBIT_NOTHROW;
 
@@ -969,8 +970,9 @@ struct orbit_applied {
  *
  * Returns 0.  -EACCES: refused.  -EBUSY: some pages are in conflict; they can still
  * be applied by force.  -EINVAL: a malformed argument, or not the last update.  -EPERM: the handle is
- * of another process.  -ENXIO: a pool is not mapped.  -ENOMEM.  For an operation
- * also what it returned.
+ * of another process.  -ENXIO: a pool is not mapped.  -ENOMEM.  -EHWPOISON: memory
+ * of the update is broken; the pages before it are in place.  For an operation also
+ * what it returned.
  */
 ORBIT_API int orbit_update_apply(const struct orbit_update *update,
 				 struct orbit_targets *targets,
