@@ -121,6 +121,23 @@ bool link(const View &view, std::uint32_t granule, const Claim &claim, DomainId 
 	return false;
 }
 
+// Ends a loan in its lender's record, where it is `loan`; false if it has become another. The buffer is the owner's
+// again, or still only lent to who has lent it on.
+bool end_loan_in(Record &record, Word &loan, DomainId lender)
+{
+	const bool owner = loan.from() == lender;
+
+	if (!change(record.loan, loan,
+		    owner ? Word::make(State::none, 0, 0, 0, loan.serial())
+			  : Word::make(State::borrowed, loan.from(), 0, loan.entry(), loan.serial())))
+		return false;
+	Word word{record.word.load(std::memory_order_acquire)};
+	while (owner && word.state() == State::lent &&
+	       !change(record.word, word, Word::make(State::owned, word.from(), 0, word.entry(), word.serial())))
+		;
+	return true;
+}
+
 bool is_gone(Word word)
 {
 	return word.state() == State::returned || word.state() == State::reclaimed;
@@ -373,18 +390,8 @@ result<Reclaimed> Heap::reclaim(DomainId dead)
 					Word loan = view.loan(lender, i);
 					if (loan.state() != State::out || loan.to() != dead)
 						return;
-					const bool owner = loan.from() == lender;
-					if (!change(view.record(lender, i).loan, loan,
-						    owner ? Word::make(State::none, 0, 0, 0, loan.serial())
-							  : Word::make(State::borrowed, loan.from(), 0, loan.entry(),
-								       loan.serial())))
-						return; // the lender has ended it, and may have lent to another
-					report.loans++;
-					Word word = view.word(lender, i);
-					while (owner && word.state() == State::lent &&
-					       !change(view.record(lender, i).word, word,
-						       Word::make(State::owned, word.from(), 0, word.entry(), word.serial())))
-						;
+					// Or the lender has ended it, and may have lent to another.
+					report.loans += end_loan_in(view.record(lender, i), loan, lender);
 				});
 				settle(view, i, run.home, dead, last, report);
 			}
@@ -938,18 +945,10 @@ int Room::end_loan_of(View &view, std::uint32_t granule, DomainId to, std::uint3
 		return ESTALE;
 	while (loan.state() == State::out && loan.to() == to && loan.serial() == generation) {
 		const Word theirs = view.loan(to, granule);
-		const bool owner = loan.from() == self_;
 
 		kept = theirs.state() != State::none && loan.leads_to(self_, to, theirs, State::out);
-		if (!change(record.loan, loan,
-			    owner ? Word::make(State::none, 0, 0, 0, generation)
-				  : Word::make(State::borrowed, loan.from(), 0, loan.entry(), generation)))
-			continue;
-		Word word{record.word.load(std::memory_order_acquire)};
-		while (owner && word.state() == State::lent &&
-		       !change(record.word, word, Word::make(State::owned, word.from(), 0, word.entry(), word.serial())))
-			;
-		break;
+		if (end_loan_in(record, loan, self_))
+			break;
 	}
 	// Its rref may have ended before the loan.
 	Dropped dropped{};
