@@ -21,6 +21,7 @@
 #define ORBIT_COROUTINE_HPP
 
 #include <orbit/ring.hpp>
+#include <orbit/stubs.hpp>
 
 #include <chrono>
 #include <coroutine>
@@ -247,34 +248,21 @@ private:
 
 namespace isolation {
 
-/// What generated coroutines have in common. Names end with an underscore, as no method's does.
-class CoroutinesBase {
+/// What generated coroutines have in common.
+class CoroutinesBase : protected CallerBase {
 protected:
 	CoroutinesBase(std::shared_ptr<Transport> transport, const Connection &connection) noexcept
-		: connection_(connection), transport_(std::move(transport)), ring_(dynamic_cast<RingTransport *>(transport_.get()))
+		: CallerBase(std::move(transport), connection), ring_(dynamic_cast<RingTransport *>(transport_.get()))
 	{
 	}
 
 	Exchange exchange_(std::uint32_t method, const Writer &args, std::span<std::byte> reply,
 			   std::span<const std::byte> &found) const noexcept
 	{
-		const auto timeout = connection_.timeout.count();
-
-		return {ring_, *transport_, method, args, reply, found, timeout > 0 ? static_cast<std::uint64_t>(timeout) : 0};
+		return {ring_, *transport_, method, args, reply, found, timeout_ns_()};
 	}
-
-	/// As ProxyBase's.
-	int not_passed_(int error) const noexcept
-	{
-		const int down = transport_->down();
-
-		return down ? down : error;
-	}
-
-	Connection connection_;
 
 private:
-	std::shared_ptr<Transport> transport_;
 	RingTransport *ring_;
 };
 

@@ -15,29 +15,17 @@ template <class T> class rref;
 
 namespace isolation {
 
-/// What all proxies have. Names end with an underscore, as no method's does.
-class ProxyBase {
+/// What all that calls has. Names end with an underscore, as no method's does.
+class CallerBase {
 protected:
-	ProxyBase(std::shared_ptr<Transport> transport, const Connection &connection) noexcept
+	CallerBase(std::shared_ptr<Transport> transport, const Connection &connection) noexcept
 		: connection_(connection), transport_(std::move(transport))
 	{
 	}
 
-	/// Sends a message, and finds the reply's bytes at the beginning of `reply`.
-	int exchange_(std::uint32_t method, const Writer &args, std::span<std::byte> reply,
-		      std::span<const std::byte> &found) const
+	std::uint64_t timeout_ns_() const noexcept
 	{
-		std::size_t bytes = 0;
-		const auto timeout = static_cast<std::uint64_t>(std::max<std::int64_t>(connection_.timeout.count(), 0));
-
-		if (!args.fits())
-			return -EMSGSIZE;
-		if (int error = transport_->call(method, args.written(), reply, &bytes, timeout))
-			return error;
-		if (bytes > reply.size())
-			return -EPROTO;
-		found = reply.first(bytes);
-		return 0;
+		return static_cast<std::uint64_t>(std::max<std::int64_t>(connection_.timeout.count(), 0));
 	}
 
 	/// Why an argument cannot be passed: that there is nobody is more than what the heap says of it.
@@ -49,9 +37,29 @@ protected:
 	}
 
 	Connection connection_;
-
-private:
 	std::shared_ptr<Transport> transport_;
+};
+
+/// What all proxies have.
+class ProxyBase : protected CallerBase {
+protected:
+	using CallerBase::CallerBase;
+
+	/// Sends a message, and finds the reply's bytes at the beginning of `reply`.
+	int exchange_(std::uint32_t method, const Writer &args, std::span<std::byte> reply,
+		      std::span<const std::byte> &found) const
+	{
+		std::size_t bytes = 0;
+
+		if (!args.fits())
+			return -EMSGSIZE;
+		if (int error = transport_->call(method, args.written(), reply, &bytes, timeout_ns_()))
+			return error;
+		if (bytes > reply.size())
+			return -EPROTO;
+		found = reply.first(bytes);
+		return 0;
+	}
 };
 
 /// Copies a field, an array too.
