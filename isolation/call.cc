@@ -44,13 +44,7 @@ public:
 	{
 		return ring_->call(method, args, reply, reply_bytes, timeout_ns);
 	}
-	void post(std::uint32_t method, std::span<const std::byte> args) override
-	{
-		RingTicket ticket;
-
-		if (!ring_->start(method, args, &ticket))
-			ring_->abandon(ticket);
-	}
+	void post(std::uint32_t method, std::span<const std::byte> args) override { ring_->post(method, args); }
 
 private:
 	std::shared_ptr<RingTransport> ring_;
@@ -141,7 +135,7 @@ std::uint64_t begin_to_serve(const void *argument, std::size_t size)
 	const Connection connection{.capabilities = made->passed.get(),
 				    .endpoint = made->endpoint.get(),
 				    .peer = creation.peer,
-				    .timeout = std::chrono::nanoseconds(creation.timeout_ns)};
+				    .timeout = creation.timeout};
 	for (std::size_t i = 0; i < creation.nr_services; i++)
 		made->objects.push_back(creation.services[i].make(connection));
 	serving = made.release();

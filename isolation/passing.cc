@@ -97,8 +97,8 @@ void PassedObjects::forget(std::uint32_t epoch)
 
 	for (std::uint32_t i = 0; i < entries_.size(); i++)
 		if (entries_[i] && entries_[i]->kept && entries_[i]->epoch <= epoch) {
-			gone.push_back(std::move(entries_[i]));
-			free_.push_back(i);
+			gone.push_back(entries_[i]);
+			take_out(i);
 		}
 }
 
@@ -134,6 +134,12 @@ int PassedObjects::find(const Capability &capability, std::shared_ptr<Entry> *en
 	return (*entry)->type == capability.type ? 0 : -EPROTOTYPE;
 }
 
+void PassedObjects::take_out(std::uint32_t place)
+{
+	entries_[place] = nullptr;
+	free_.push_back(place);
+}
+
 int PassedObjects::withdraw(const Capability &capability)
 {
 	std::shared_ptr<Entry> entry;
@@ -141,8 +147,7 @@ int PassedObjects::withdraw(const Capability &capability)
 		std::lock_guard lock(mutex_);
 		if (const int error = find(capability, &entry))
 			return error;
-		entries_[capability.index] = nullptr;
-		free_.push_back(capability.index);
+		take_out(capability.index);
 	}
 	// Of calls that are under way this waits for the end.
 	std::shared_ptr<Skeleton> object;
@@ -161,8 +166,7 @@ void PassedObjects::delivered(const Capability &capability)
 	entry->kept = true;
 	entry->epoch = epoch_;
 	if (entry->let_go || !way_) {
-		entries_[capability.index] = nullptr;
-		free_.push_back(capability.index);
+		take_out(capability.index);
 	}
 }
 
@@ -177,8 +181,7 @@ int PassedObjects::let_go(const Capability &capability)
 		return error;
 	entry->let_go = true;
 	if (entry->kept) {
-		entries_[capability.index] = nullptr;
-		free_.push_back(capability.index);
+		take_out(capability.index);
 	}
 	return 0;
 }

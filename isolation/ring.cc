@@ -370,6 +370,14 @@ int RingTransport::finish(const RingTicket &ticket, std::span<std::byte> reply, 
 	return error;
 }
 
+void RingTransport::post(std::uint32_t method, std::span<const std::byte> args)
+{
+	RingTicket ticket;
+
+	if (!start(method, args, &ticket))
+		abandon(ticket);
+}
+
 void RingTransport::abandon(const RingTicket &ticket) noexcept
 {
 	abandoned_.fetch_or(std::uint64_t{1} << (ticket.slot & 63));

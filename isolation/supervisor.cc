@@ -345,10 +345,7 @@ public:
 
 		void post(std::uint32_t method, std::span<const std::byte> args) override
 		{
-			isolation::RingTicket ticket;
-
-			if (!instance_->objects->start(method, args, &ticket))
-				instance_->objects->abandon(ticket);
+			instance_->objects->post(method, args);
 		}
 
 		// Objects are gone with their process.
@@ -390,6 +387,11 @@ public:
 		if (std::any_of(options_.services.begin(), options_.services.end(),
 				[](const Service &service) { return service.interface->passes_objects; }))
 			passed_ = std::make_shared<PassedObjects>(false);
+		if (options_.via == Via::ring)
+			for (const Service &service : options_.services)
+				shapes_.push_back({.message_bytes = static_cast<std::uint32_t>((service.interface->most_bytes + 63) / 64 * 64)});
+		if (passed_)
+			shapes_.insert(shapes_.end(), 2, isolation::passing_ring);
 	}
 	~Body() override
 	{
@@ -502,6 +504,7 @@ public:
 	const DomainOptions options_;
 	const DomainId id_;
 	std::vector<std::shared_ptr<Slot>> slots_;
+	std::vector<RingShape> shapes_; // of all rings, in the order that isolation::Creation says
 	std::shared_ptr<PassedObjects> passed_; // by the main program; none if its services pass none
 	std::atomic<std::uint64_t> calls_{0}, failed_{0};
 
@@ -552,7 +555,7 @@ private:
 	int create(Instance &instance) const
 	{
 		std::vector<Grant> grants = core_->grants(id_);
-		if (!shapes().empty()) {
+		if (!shapes_.empty()) {
 			if (const int error = make_rings(instance))
 				return error;
 			grants.emplace_back(*instance.ring_memory, Rights::write);
@@ -583,32 +586,18 @@ private:
 		return 0;
 	}
 
-	// Of all rings, in the order that isolation::Creation says.
-	std::vector<RingShape> shapes() const
-	{
-		std::vector<RingShape> shapes;
-
-		if (options_.via == Via::ring)
-			for (const Service &service : options_.services)
-				shapes.push_back({.message_bytes = static_cast<std::uint32_t>((service.interface->most_bytes + 63) / 64 * 64)});
-		if (passed_)
-			shapes.insert(shapes.end(), 2, isolation::passing_ring);
-		return shapes;
-	}
-
 	int make_rings(Instance &instance) const
 	{
-		const std::vector<RingShape> shapes = this->shapes();
-		auto memory = Shared::create(isolation::rings_bytes(shapes), "rings");
+		auto memory = Shared::create(isolation::rings_bytes(shapes_), "rings");
 		if (!memory)
 			return -memory.error().code();
 		instance.ring_memory = std::make_shared<Shared>(std::move(*memory));
-		const auto parts = isolation::rings_memory(instance.ring_memory->span(), shapes);
+		const auto parts = isolation::rings_memory(instance.ring_memory->span(), shapes_);
 		if (parts.empty())
 			return -EINVAL;
 		// The last one leads here.
 		for (std::size_t i = 0; i + (passed_ != nullptr) < parts.size(); i++) {
-			auto ring = RingTransport::create(parts[i], shapes[i]);
+			auto ring = RingTransport::create(parts[i], shapes_[i]);
 			if (!ring)
 				return -ring.error().code();
 			instance.rings.push_back(std::move(*ring));
@@ -623,8 +612,7 @@ private:
 	// From now on the domain can call what is passed to it.
 	int pass_objects(const std::shared_ptr<Instance> &instance)
 	{
-		const std::vector<RingShape> shapes = this->shapes();
-		auto server = RingServer::create(isolation::rings_memory(instance->ring_memory->span(), shapes).back(), shapes.back());
+		auto server = RingServer::create(isolation::rings_memory(instance->ring_memory->span(), shapes_).back(), shapes_.back());
 		if (!server)
 			return -server.error().code();
 		passed_->connect(std::make_shared<Way>(shared_from_this(), instance, objects));
@@ -656,11 +644,10 @@ private:
 		creation.peer = self;
 		creation.nr_services = options_.services.size();
 		std::copy(options_.services.begin(), options_.services.end(), creation.services);
-		creation.timeout_ns = static_cast<std::uint64_t>(std::max<std::int64_t>(options_.timeout.count(), 0));
-		const std::vector<RingShape> shapes = this->shapes();
-		creation.nr_rings = shapes.size();
-		std::copy(shapes.begin(), shapes.end(), creation.shapes);
-		creation.rings = shapes.empty() ? nullptr : instance.ring_memory->data();
+		creation.timeout = options_.timeout;
+		creation.nr_rings = shapes_.size();
+		std::copy(shapes_.begin(), shapes_.end(), creation.shapes);
+		creation.rings = shapes_.empty() ? nullptr : instance.ring_memory->data();
 		creation.passes_objects = passed_ != nullptr;
 		creation.generation = static_cast<std::uint32_t>(instance.number << 20); // objects of another process are others
 

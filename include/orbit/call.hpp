@@ -43,7 +43,7 @@ struct Creation {
 	std::size_t heap_bytes;
 	DomainId self;
 	DomainId peer; ///< Who calls.
-	std::uint64_t timeout_ns; ///< Of the domain's own calls, of objects that were passed to it.
+	std::chrono::nanoseconds timeout; ///< Of the domain's own calls, of objects that were passed to it.
 	std::size_t nr_services;
 	Service services[max_services];
 	/// One ring for each service if they are called so; and then, if objects are passed, one for those of the domain, and

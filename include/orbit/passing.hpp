@@ -83,6 +83,7 @@ private:
 
 	int find(const Capability &capability, std::shared_ptr<Entry> *entry) const;
 	int let_go(const Capability &capability);
+	void take_out(std::uint32_t place);
 
 	const bool trusts_;
 	mutable std::mutex mutex_;

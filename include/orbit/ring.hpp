@@ -140,8 +140,8 @@ public:
 	/// Waits for a reply, and ends the call, whatever it returns. -EINVAL: there is no such call.
 	int finish(const RingTicket &ticket, std::span<std::byte> reply, std::size_t *reply_bytes, std::uint64_t timeout_ns);
 
-	/// Ends a call without its reply, as finish() does at its deadline.
-	void abandon(const RingTicket &ticket) noexcept;
+	/// Calls, if the ring is not full, and wants to know neither whether it was nor how the call ends.
+	void post(std::uint32_t method, std::span<const std::byte> args);
 
 	/// The server is dead, or given up: all calls end with this negative errno value now, and those that come.
 	void end(int negative_errno);
@@ -150,6 +150,9 @@ public:
 	std::size_t abandoned() const noexcept;
 
 private:
+	// Ends a call without its reply.
+	void abandon(const RingTicket &ticket) noexcept;
+
 	RingTransport() = default;
 	bool take_slot(std::uint32_t *slot) noexcept;
 	int wait_for_slot(std::uint32_t *slot, std::uint64_t timeout_ns);
