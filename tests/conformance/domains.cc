@@ -3,9 +3,7 @@
 // Domains and their supervisor: what becomes of calls and buffers when a domain crashes, hangs, exits, floods, or
 // dies while it is made; and what is refused.
 #include "domains.orbit.hpp"
-#include "orbit_test.h"
-
-#include <orbit/domain.hpp>
+#include "domains_test.h"
 
 #include <algorithm>
 #include <atomic>
@@ -166,22 +164,6 @@ constexpr orbit::Service mad_service{&WorkerSkeleton::interface_,
 				     }};
 
 // --- in the main program
-
-// Before anything else: domains inherit the minimum where that works.
-class Prepared : public testing::Environment {
-	void SetUp() override
-	{
-		if (has_feature(ORBIT_FEATURE_MINIMAL)) {
-			ASSERT_TRUE(orbit::prepare());
-		}
-	}
-};
-const auto *const prepared = testing::AddGlobalTestEnvironment(new Prepared);
-
-template <class T> int error_of(const orbit::result<T> &done)
-{
-	return done ? 0 : done.error().code();
-}
 
 class Domains : public testing::Test {
 protected:

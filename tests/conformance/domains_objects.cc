@@ -3,9 +3,7 @@
 // Objects that are passed to domains and by domains: callbacks, calls between domains, and what a hostile domain
 // makes of that. Everything with both ways to call the domain's services.
 #include "domains_objects.orbit.hpp"
-#include "orbit_test.h"
-
-#include <orbit/domain.hpp>
+#include "domains_test.h"
 
 #include <atomic>
 #include <cstring>
@@ -175,21 +173,6 @@ constexpr orbit::Service node_service{
 	}};
 
 // --- in the main program
-
-class Prepared : public testing::Environment {
-	void SetUp() override
-	{
-		if (has_feature(ORBIT_FEATURE_MINIMAL)) {
-			ASSERT_TRUE(orbit::prepare());
-		}
-	}
-};
-const auto *const prepared = testing::AddGlobalTestEnvironment(new Prepared);
-
-template <class T> int error_of(const orbit::result<T> &done)
-{
-	return done ? 0 : done.error().code();
-}
 
 class Objects : public testing::TestWithParam<orbit::Via> {
 protected:
