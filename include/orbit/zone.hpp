@@ -48,7 +48,8 @@
 //	  supervisor marks such a word RECLAIMED. Again one wins.
 //	- Who verifies links meanwhile may find one broken. Refusals are looked at again after the reclaim.
 //
-// X's records count for nothing: what survivors have from X stays theirs, what none has is free. Only if several
+// X's records count for nothing, but their numbers go on: a handle that X has sent, and that is read later, must be like
+// none that its successor sends. What survivors have from X stays theirs, what none has is free. Only if several
 // survivors say that they have the same buffer from X does X's last word decide, and then the latest serial.
 // Loans to X end; its own runs become the supervisor's (domain 0), until the last survivor has dropped what it has
 // of them.
