@@ -317,16 +317,22 @@ TEST_F(P5_Updates, NoneBeforeTheTaskHasReturned)
 // What has been streamed has been streamed; the rest is dropped.
 TEST_F(P5_Updates, DyingInAStream)
 {
-	auto task = must(orbit_.call_async({.stream = true}, {}, [] {
+	Pipe go;
+	orbit::Orbit orbit = make_orbit({.keep_fds = std::span(&go.read_end, 1)});
+	auto task = must(orbit.call_async({.stream = true}, {}, [](int wait) {
+		char byte;
+
 		orbit::require(orbit::send(&declared[0], 1));
-		usleep(200'000);
+		if (read(wait, &byte, 1) != 1)
+			_exit(1);
 		orbit::require(orbit::send(&declared[1], 2));
 		std::raise(SIGKILL);
-	}));
+	}, go.read_end));
 
 	auto update = must(task.receive());
 
 	EXPECT_TRUE(update.apply(targets_));
+	go.put('g');
 	EXPECT_EQ(task.wait().error().code(), ECONNRESET);
 	EXPECT_EQ(task.receive().error().code(), ENODATA);
 	EXPECT_EQ(declared[0], 1U);

@@ -105,22 +105,27 @@ TEST(P6_EveryCallEnds, ADeadOrbitRefusesCallsAndSaysWhy)
 
 TEST(P6_EveryCallEnds, QueuedCallsEndWithTheOrbit)
 {
-	orbit::Orbit orbit = make_orbit();
+	Pipe go;
+	orbit::Orbit orbit = make_orbit({.keep_fds = std::span(&go.read_end, 1)});
 	std::vector<std::thread> callers;
 	std::atomic<int> died{0}, cancelled{0};
 
 	for (int i = 0; i < 4; i++)
 		callers.emplace_back([&] {
-			const auto got = orbit.call({}, [] {
-				usleep(100'000); // for the others to queue up
+			const auto got = orbit.call({}, [](int fd) {
+				char byte;
+
+				(void)!read(fd, &byte, 1);
 				std::raise(SIGKILL);
-			});
+			}, go.read_end);
 
 			if (!got) {
 				died += got.error().code() == ECONNRESET && got.error().signal() == SIGKILL;
 				cancelled += got.error().code() == ECANCELED && got.error().signal() == SIGKILL;
 			}
 		});
+	EXPECT_TRUE(eventually([&] { return value_or_throw(orbit.stat()).queued == 4; }));
+	go.put('g');
 	for (std::thread &caller : callers)
 		caller.join();
 	EXPECT_EQ(died, 1);
@@ -129,14 +134,18 @@ TEST(P6_EveryCallEnds, QueuedCallsEndWithTheOrbit)
 
 TEST(P6_EveryCallEnds, DestroyedWhileRunningAndQueued)
 {
-	std::optional<orbit::Orbit> orbit(make_orbit());
+	Pipe begun;
+	std::optional<orbit::Orbit> orbit(make_orbit({.keep_fds = std::span(&begun.write_end, 1)}));
 	const pid_t pid = pid_of(*orbit);
 	std::vector<std::thread> callers;
 	std::atomic<int> died{0}, cancelled{0};
 
 	for (int i = 0; i < 3; i++)
 		callers.emplace_back([&] {
-			const auto got = orbit->call({}, forever);
+			const auto got = orbit->call({}, [](int fd) {
+				(void)!write(fd, "b", 1);
+				forever();
+			}, begun.write_end);
 
 			if (!got && got.error().cause() == ORBIT_CAUSE_DESTROYED) {
 				died += got.error().code() == ECONNRESET;
@@ -144,6 +153,11 @@ TEST(P6_EveryCallEnds, DestroyedWhileRunningAndQueued)
 			}
 		});
 	EXPECT_TRUE(eventually([&] { return value_or_throw(orbit->stat()).queued == 3; }));
+
+	// What is queued has not begun: a slow orbit may not have looked yet.
+	char byte = 0;
+
+	EXPECT_TRUE(begun.get(byte));
 	orbit.reset();
 	for (std::thread &caller : callers)
 		caller.join();
@@ -156,16 +170,16 @@ TEST(P6_EveryCallEnds, TheTimeLimitCountsFromTheStartOfTheTask)
 {
 	orbit::Orbit orbit = make_orbit();
 	std::thread first([&] {
-		EXPECT_TRUE(orbit.call({}, [] { usleep(600'000); }));
+		EXPECT_TRUE(orbit.call({}, [] { usleep(2'500'000); }));
 	});
 
 	EXPECT_TRUE(eventually([&] { return value_or_throw(orbit.stat()).queued == 1; }));
-	EXPECT_TRUE(orbit.call({.time_limit = 300ms}, {}, [] {}));
+	EXPECT_TRUE(orbit.call({.time_limit = 2s}, {}, [] {}));
 	first.join();
 
 	// A limit that was met does not linger.
-	EXPECT_TRUE(orbit.call({.time_limit = 200ms}, {}, [] {}));
-	EXPECT_TRUE(orbit.call({}, [] { usleep(400'000); }));
+	EXPECT_TRUE(orbit.call({.time_limit = 2s}, {}, [] {}));
+	EXPECT_TRUE(orbit.call({}, [] { usleep(2'500'000); }));
 }
 
 TEST(P6_EveryCallEnds, QueuedCallsEndWhenOneTimesOut)
@@ -182,7 +196,7 @@ TEST(P6_EveryCallEnds, QueuedCallsEndWhenOneTimesOut)
 			EXPECT_EQ(got.error().cause(), ORBIT_CAUSE_TIMEOUT);
 		}
 	});
-	const auto got = orbit.call({.time_limit = 500ms}, {}, forever);
+	const auto got = orbit.call({.time_limit = 2s}, {}, forever);
 
 	ASSERT_FALSE(got);
 	EXPECT_EQ(got.error().code(), ETIMEDOUT);

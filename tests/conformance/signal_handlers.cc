@@ -222,7 +222,7 @@ void destroy_all()
 
 std::uint64_t sleep_a_while(const void *, std::size_t)
 {
-	usleep(300'000);
+	usleep(700'000);
 	return 7;
 }
 
@@ -239,7 +239,7 @@ TEST(SignalHandlers, WhatTheyDestroyIsDestroyedWhenTheThreadLeavesTheLibrary)
 	ASSERT_EQ(orbit_get_stat(doomed, &stat, sizeof(stat)), 0);
 	out.size = sizeof(out);
 	{
-		const Interrupted interrupted(destroy_all, 100'000);
+		const Interrupted interrupted(destroy_all, 300'000);
 
 		// The very orbit that is to be destroyed; and the call ends as if it were not.
 		EXPECT_EQ(orbit_call(doomed, sleep_a_while, nullptr, 0, nullptr, &out), 0);
