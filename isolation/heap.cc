@@ -282,10 +282,25 @@ void Heap::settle(const View &view, std::uint32_t granule, DomainId home, Domain
 	const DomainId domains = header_->domains;
 	Record &ours = view.record(supervisor, granule);
 	bool kept = false, sure = true;
-	// It was the dead domain's own, or what leads from there is of the past.
-	const auto take = [&](DomainId at, Word &word) {
-		if (!change(view.record(at, granule).word, word,
-			    Word::make(State::reclaimed, word.from(), 0, word.entry(), word.serial())))
+	// Takes what was given from `at`: it was the dead domain's own, or what leads from there is of the past. Or somebody
+	// living receives it at this very moment, having looked at this word before. So first it is given to the supervisor:
+	// that no receiver believes, and who has just written his own word looks at this one again. Then the links are
+	// followed once more; whoever they lead to now has it, and may not have seen a change, so it is undone. Only what
+	// nobody has is free. False: look again.
+	const auto take = [&](DomainId at, Word word) {
+		Record &record = view.record(at, granule);
+		Word taken = Word::make(at == supervisor ? State::reclaimed : State::given, word.from(), supervisor, word.entry(),
+					word.serial());
+
+		if (word != taken && !change(record.word, word, taken))
+			return false;
+		const Word theirs = word.to() < domains ? view.word(word.to(), granule) : Word{};
+		const Owner owner = find_owner(view, granule, home, domains);
+		if (owner.domain != at || owner.word != taken || (word.leads_to(at, word.to(), theirs) && says_it_had(theirs))) {
+			change(record.word, taken, word);
+			return false;
+		}
+		if (!change(record.word, taken, Word::make(State::reclaimed, word.from(), 0, word.entry(), word.serial())))
 			return false;
 		if (home == supervisor)
 			ours.word.store(0, std::memory_order_release);
@@ -298,7 +313,8 @@ void Heap::settle(const View &view, std::uint32_t granule, DomainId home, Domain
 			// The links begin at the supervisor now.
 			Reclaimed counted;
 			const Claim claim = find_claim(view, granule, dead, nullptr, last, counted);
-			ORBIT_ISOLATION_STEP();
+			if (last.bits)
+				ORBIT_ISOLATION_STEP();
 			if (claim.domain == supervisor) {
 				ours.word.store(0, std::memory_order_release);
 				report.buffers += last.state() != State::none;
@@ -826,7 +842,10 @@ int Room::try_receive(View &view, const Handle &handle, DomainId from, Run run, 
 	} while (!change(mine.word, old, now));
 
 	*word = now;
-	return backing == Backed::by_self ? 0 : confirm_receive(view, granule, from, theirs, old, now);
+	if (backing != Backed::by_self)
+		return confirm_receive(view, granule, from, theirs, old, now);
+	// What is home again nobody else can find free: that takes this very word.
+	return run.home() == self_ ? 0 : confirm_return(view, granule, from, theirs, now);
 }
 
 int Room::confirm_receive(const View &view, std::uint32_t granule, DomainId from, Word theirs, Word old,
@@ -841,6 +860,21 @@ int Room::confirm_receive(const View &view, std::uint32_t granule, DomainId from
 	if (change(view.mine[granule].word, undone, old))
 		return ESTALE;
 	return undone.state() == State::owned && undone.serial() == now.serial() ? 0 : ESTALE;
+}
+
+int Room::confirm_return(const View &view, std::uint32_t granule, DomainId from, Word theirs, Word now) noexcept
+{
+	const Word again{view.record(from, granule).word.load(std::memory_order_seq_cst)};
+
+	if (!((again.bits ^ theirs.bits) & Word::way)) [[likely]]
+		return 0;
+	// The sender has died meanwhile, and whether the supervisor has seen this word, or thought that the buffer is
+	// where it went from here and freed it, nobody can say. Dropped, it is free in either case.
+	const std::uint32_t serial = now.serial();
+	while (now.state() == State::owned && now.serial() == serial &&
+	       !change(view.mine[granule].word, now, Word::make(State::returned, now.from(), 0, now.entry(), serial)))
+		;
+	return ESTALE;
 }
 
 int Room::receive_again(const Handle &handle, DomainId from, std::uint32_t type, std::size_t size, bool array,
@@ -881,7 +915,16 @@ int Room::undo_send(View &view, std::uint32_t granule, DomainId to, std::uint32_
 	Record &record = view.mine[granule];
 	Word old{record.word.load(std::memory_order_acquire)};
 
-	while (old.state() == State::given && old.to() == to && old.serial() == serial) {
+	for (std::uint32_t seen = 0; old.state() == State::given && old.serial() == serial;) {
+		if (old.to() == supervisor) {
+			// That looks who has it, and will soon say.
+			if (!reclaim_passed(seen))
+				break;
+			old.bits = record.word.load(std::memory_order_acquire);
+			continue;
+		}
+		if (old.to() != to)
+			break;
 		const Word now = Word::make(State::owned, old.from(), 0, old.entry(), serial);
 		if (!change(record.word, old, now))
 			continue;

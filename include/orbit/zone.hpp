@@ -44,8 +44,11 @@
 //	- A receiver that has just written OWNED(from X) looks at X's word once more. Either it sees that it is gone,
 //	  and takes its own word back; or the supervisor sees that word, and links it to him who had given the buffer
 //	  to X. Both change the receiver's word by compare-and-exchange: one wins, and the other sees it.
+//	  A receiver to whom it has come back, and whose word the supervisor need not link, drops it instead.
 //	- A sender that has just written GIVEN(to X) looks at the members once more, and takes its word back; the
 //	  supervisor marks such a word RECLAIMED. Again one wins.
+//	- Before the supervisor marks a word RECLAIMED, which frees the buffer, it makes it GIVEN(to itself), and follows
+//	  the links once more: who has received meanwhile is seen, and keeps it.
 //	- Who verifies links meanwhile may find one broken. Refusals are looked at again after the reclaim.
 //
 // X's records count for nothing, but their numbers go on: a handle that X has sent, and that is read later, must be like
@@ -411,6 +414,8 @@ protected:
 	/// received nevertheless.
 	int confirm_receive(const View &view, std::uint32_t granule, DomainId from, Word theirs, Word old,
 			    Word now) noexcept;
+	/// The same, where the buffer has come back to a domain that it had gone from.
+	int confirm_return(const View &view, std::uint32_t granule, DomainId from, Word theirs, Word now) noexcept;
 	int undo_send(View &view, std::uint32_t granule, DomainId to, std::uint32_t serial, Word *word) noexcept;
 	int begin_loan(View &view, std::uint32_t granule, std::uint32_t serial, bool borrowed, DomainId to,
 		       std::uint32_t *generation) noexcept;

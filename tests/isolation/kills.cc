@@ -23,8 +23,8 @@ using orbit::rref;
 
 struct Stop {
 	int left;
-	bool for_ever;
-	std::binary_semaphore stopped{0}, go_on{0};
+	bool for_ever = false;
+	std::counting_semaphore<> stopped{0}, go_on{0}, ended{0};
 	std::atomic<bool> has_stopped = false;
 };
 thread_local Stop *stop;
@@ -42,19 +42,19 @@ void step()
 	go_on.acquire();
 }
 
-// Does it in a thread until the n-th step. True if it stopped there.
-bool until(int n, bool for_ever, const std::function<void()> &act, Stop &at, std::thread &thread)
+// Does it in a thread until the step at which it is to stop. True if it stopped there, false if it ended before, or waits
+// for somebody.
+bool until(Stop &at, const std::function<void()> &act, std::thread &thread,
+	   std::chrono::milliseconds patience = std::chrono::seconds(20))
 {
-	at.left = n;
-	at.for_ever = for_ever;
 	thread = std::thread([&at, act] {
 		stop = &at;
 		act();
 		stop = nullptr;
-		if (!at.has_stopped)
-			at.stopped.release();
+		at.ended.release();
+		at.stopped.release();
 	});
-	at.stopped.acquire();
+	(void)at.stopped.try_acquire_for(patience);
 	return at.has_stopped;
 }
 
@@ -231,11 +231,11 @@ void die_everywhere(bool deliver_first)
 		for (bool stopped = true; stopped;) {
 			const std::string where = std::string(scene.name) + ", step " + std::to_string(++n) + ": ";
 			auto *play = new Play;
-			auto *at = new Stop;
+			auto *at = new Stop{n, true};
 			std::thread thread;
 			const auto act = scene.set(*play);
 
-			stopped = until(n, true, act, *at, thread);
+			stopped = until(*at, act, thread);
 			if (deliver_first)
 				deliver(*play);
 			ASSERT_TRUE(play->world.heap.reclaim(3));
@@ -281,14 +281,14 @@ TEST(D3_CleanEnd, AReclaimWhileSomebodyReceives)
 			if (home != 3)
 				handle = *play.world[3].send(play.get(handle, home, 3), 2);
 			std::thread thread;
-			Stop at;
+			Stop at{n};
 			int error = -1;
-			stopped = until(n, false, [&] {
+			stopped = until(at, [&] {
 				auto buffer = play.world[2].receive<int>(handle, 3);
 				error = error_of(buffer);
 				if (buffer)
 					play.held.emplace_back(2, std::move(*buffer));
-			}, at, thread);
+			}, thread);
 			ASSERT_TRUE(play.world.heap.reclaim(3));
 			at.go_on.release();
 			thread.join();
@@ -301,6 +301,104 @@ TEST(D3_CleanEnd, AReclaimWhileSomebodyReceives)
 	}
 }
 
+// Both stop, in any order: the supervisor at any store of a reclaim, then who receives at any store of his, then the
+// supervisor goes on to the end, the buffer's home looks for what is free, and the receiver goes on.
+TEST(D3_CleanEnd, AReclaimAndAReceiptInEachOther)
+{
+	struct Scene {
+		const char *name;
+		DomainId from, to; // of the last message
+		std::function<Handle(Play &)> set;
+	};
+	const auto pass = [](Play &play, std::initializer_list<DomainId> way) {
+		auto at = way.begin();
+		auto buffer = std::move(*play.world[*at].make<int>(zone, 1));
+		Handle handle{};
+		for (auto next = at + 1; next != way.end(); at = next++) {
+			handle = *play.world[*at].send(std::move(buffer), *next);
+			if (next + 1 != way.end())
+				buffer = play.get(handle, *at, *next);
+		}
+		return handle;
+	};
+	const Scene all[] = {
+		{"from the dead, its own", 3, 2, [&](Play &play) { return pass(play, {3, 2}); }},
+		{"from the dead, another's", 3, 2, [&](Play &play) { return pass(play, {1, 3, 2}); }},
+		{"from the dead, home", 3, 1, [&](Play &play) { return pass(play, {1, 3, 1}); }},
+		{"from the dead, to one on its way", 3, 2, [&](Play &play) { return pass(play, {1, 2, 4, 3, 2}); }},
+		{"through the dead, to one on its way", 4, 2, [&](Play &play) { return pass(play, {1, 2, 3, 4, 2}); }},
+		{"through the dead, which was home", 4, 2, [&](Play &play) { return pass(play, {3, 4, 2}); }},
+		{"through the dead, home", 4, 1, [&](Play &play) { return pass(play, {1, 3, 4, 1}); }},
+		{"through the dead, whose word is scribbled over", 4, 2,
+		 [&](Play &play) {
+			 const Handle handle = pass(play, {1, 3, 4, 2});
+			 auto &word = play.world.record(3, handle.index).word;
+			 const Word old{word};
+			 word = Word::make(State::owned, old.from(), 0, old.entry(), old.serial()).bits;
+			 return handle;
+		 }},
+		{"of the dead one's own, whose word is scribbled over", 4, 2, [&](Play &play) {
+			 const Handle handle = pass(play, {3, 4, 2});
+			 play.world.record(3, handle.index).word = Word::make(State::owned, 3, 0, 0, 99).bits;
+			 return handle;
+		 }}};
+
+	for (const Scene &scene : all)
+		for (const bool receiver_first : {true, false}) {
+			bool any_stopped = true;
+			for (int m = 0; any_stopped; m++) { // 0: never
+				bool n_stopped = true;
+				any_stopped = m == 0;
+				for (int n = 1; n_stopped; n++) {
+					const std::string where = scene.name + std::string(receiver_first ? ", receives" : ", reclaims") +
+								  " first, steps " + std::to_string(m) + " and " + std::to_string(n) + ": ";
+					Play play;
+					const Handle handle = scene.set(play);
+					std::thread supervisor, receiver;
+					Stop reclaims{m}, receives{n};
+					int error = -1;
+					bool m_stopped = false;
+					const auto reclaim = [&] {
+						m_stopped = until(reclaims, [&] { ASSERT_TRUE(play.world.heap.reclaim(3)); }, supervisor);
+					};
+					// It may have to wait for the reclaim.
+					const auto receive = [&](std::chrono::milliseconds patience) {
+						(void)until(receives, [&] {
+							auto buffer = play.world[scene.to].receive<int>(handle, scene.from);
+							error = error_of(buffer);
+							if (buffer)
+								play.held.emplace_back(scene.to, std::move(*buffer));
+						}, receiver, patience);
+					};
+
+					if (receiver_first) {
+						receive(std::chrono::seconds(20));
+						reclaim();
+						if (m_stopped) {
+							receives.go_on.release();
+							(void)receives.ended.try_acquire_for(std::chrono::milliseconds(1));
+						}
+					} else {
+						reclaim();
+						receive(std::chrono::milliseconds(1));
+					}
+					reclaims.go_on.release();
+					supervisor.join();
+					for (const DomainId home : {1, 2, 4})
+						play.world[home].collect();
+					receives.go_on.release();
+					receiver.join();
+					n_stopped = receives.has_stopped;
+					any_stopped |= m_stopped;
+					EXPECT_TRUE(error == 0 || error == EOWNERDEAD || error == ESTALE || error == EBADF) << where << error;
+					expect_order(play, where);
+					if (testing::Test::HasFailure())
+						return;
+				}
+			}
+		}
+}
+
 // Somebody sends to a domain that dies meanwhile, what is his or has come from elsewhere.
 TEST(D3_CleanEnd, AReclaimWhileSomebodySendsToTheDead)
 {
@@ -310,8 +408,8 @@ TEST(D3_CleanEnd, AReclaimWhileSomebodySendsToTheDead)
 			Play play;
 			auto buffer = own ? std::move(*play.world[1].make<int>(zone, 1)) : play.get(play.give(2, 1), 2, 1);
 			std::thread thread;
-			Stop at;
-			stopped = until(n, false, [&] { (void)play.world[1].send(std::move(buffer), 3); }, at, thread);
+			Stop at{n};
+			stopped = until(at, [&] { (void)play.world[1].send(std::move(buffer), 3); }, thread);
 			ASSERT_TRUE(play.world.heap.reclaim(3));
 			at.go_on.release();
 			thread.join();
@@ -336,8 +434,8 @@ TEST(D3_CleanEnd, MovesWhileAReclaimIsUnderWay)
 		const Handle to_four = play.give(3, 4);
 		play.give(1, 3);
 		std::thread supervisor;
-		Stop at;
-		stopped = until(n, false, [&] { ASSERT_TRUE(play.world.heap.reclaim(3)); }, at, supervisor);
+		Stop at{n};
+		stopped = until(at, [&] { ASSERT_TRUE(play.world.heap.reclaim(3)); }, supervisor);
 		std::thread mover([&] {
 			for (auto &[domain, buffer] : play.held) {
 				auto sent = play.world[domain].send(std::move(buffer), 1);

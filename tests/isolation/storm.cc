@@ -2,7 +2,7 @@
 //
 // Processes that move, lend and drop buffers at random, and are killed at random while they do; after each kill a
 // reclaim, while the others go on, and a census. ORBIT_STORM_KILLS says how many, and has half of the kills come between
-// two stores of the heap's, and loans lent on; short, and without that, if it is not there.
+// two stores of the heap's, loans lent on, and reclaims take their time; short, and without that, if it is not there.
 namespace {
 void step();
 }
@@ -57,11 +57,18 @@ struct Control {
 };
 
 std::atomic<std::uint32_t> *steps; // in a domain
+bool slow;                         // the supervisor dawdles between two stores
+
+void rest(int microseconds);
 
 void step()
 {
+	static std::minstd_rand random;
+
 	if (steps && *steps && --*steps == 0)
 		kill(getpid(), SIGKILL);
+	if (!steps && slow && random() % 32 == 0)
+		rest(50);
 }
 
 void rest(int microseconds)
@@ -399,7 +406,7 @@ TEST(D3_CleanEnd, StormOfMovesLoansAndKills)
 	std::mt19937_64 random(5);
 	std::size_t buffers = 0, kept = 0, loans = 0, between = 0;
 
-	storm.control_.nests = wanted != nullptr;
+	slow = storm.control_.nests = wanted != nullptr;
 	for (DomainId i = 1; i <= domains; i++)
 		storm.start(i, random());
 	// A sanitizer's processes are slow.
