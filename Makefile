@@ -50,6 +50,7 @@ library := $(BUILD)/liborbit/liborbit.a
 compat_library := $(BUILD)/liborbit/liborbit-compat.a
 isolation_library := $(BUILD)/liborbit/liborbit-isolation.a
 orbitctl_parts := $(BUILD)/liborbit/orbitctl.a
+domains_parts := $(orbitctl_parts)
 # Programs against the published API, in C and in C++ from 2011 on.
 compats := $(addprefix $(BUILD)/,$(basename $(wildcard tests/compat/*.c tests/compat/*.cc)))
 # libFuzzer comes with clang, or libclang-rt-dev. Without it there are none.
@@ -167,7 +168,7 @@ units: $(units) $(native)
 $(library) $(compat_library) $(isolation_library) $(orbitctl_parts) &: FORCE
 	@$(MAKE) --no-print-directory -C liborbit all BUILD=$(abspath $(BUILD))/liborbit CXXFLAGS='$(CXXFLAGS)'
 
-$(addprefix $(BUILD)/tests/,unit/orbitctl conformance/orbitctl portable/orbitctl): $(orbitctl_parts)
+$(addprefix $(BUILD)/tests/,unit/orbitctl conformance/orbitctl portable/orbitctl): $(orbitctl_parts) $(isolation_library)
 $(filter $(BUILD)/tests/isolation/%,$(units)): $(isolation_library)
 
 # Where orbit-idl puts what it makes, by the header's place.
@@ -179,7 +180,7 @@ $(generated)/%.orbit.hpp: %.idl.hpp $(wildcard isolation/idl/orbit_idl/*.py) | d
 
 # Programs with domains.
 $(BUILD)/bench/domains/domains: $(isolation_library) $(generated)/bench/domains/device.orbit.hpp
-$(BUILD)/tests/conformance/domains: $(isolation_library) $(generated)/tests/conformance/domains.orbit.hpp
+$(BUILD)/tests/conformance/domains: $(orbitctl_parts) $(isolation_library) $(generated)/tests/conformance/domains.orbit.hpp
 $(BUILD)/tests/conformance/domains_objects: $(isolation_library) $(generated)/tests/conformance/domains_objects.orbit.hpp
 $(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-domain/echo.orbit.hpp
 $(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image-domain/decoder.orbit.hpp

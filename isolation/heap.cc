@@ -162,6 +162,59 @@ Owner find_owner(const View &view, std::uint32_t granule, DomainId home, DomainI
 	return {at, word, word.state() == State::given};
 }
 
+namespace {
+
+void count(const View &view, std::uint32_t granule, DomainId home, DomainId domains, Census &census)
+{
+	const Word first = view.word(home, granule);
+	const Owner owner = find_owner(view, granule, home, domains);
+	const bool free = first.state() == State::none;
+
+	for_each_member(view, [&](DomainId domain) {
+		if (domain >= domains)
+			return;
+		census.twice += says_it_has(view.word(domain, granule)) &&
+				(free || domain != owner.domain || owner.in_flight);
+		census.lent[domain] += view.word(domain, granule).state() == State::lent;
+	});
+	if (free)
+		return;
+	census.buffers++;
+	if (owner.in_flight) {
+		if (view.member(owner.word.to())) {
+			census.in_flight++;
+			census.in_flight_to[owner.word.to()]++;
+		} else {
+			census.lost++;
+		}
+	} else if (is_gone(owner.word)) {
+		census.returned++;
+	} else if (says_it_has(owner.word) && view.member(owner.domain)) {
+		census.owned[owner.domain]++;
+	} else {
+		census.lost++;
+	}
+}
+
+Census take_census(std::span<const View> views, DomainId domains)
+{
+	Census census;
+
+	for (const View &view : views) {
+		const auto pages = static_cast<std::uint32_t>(view.bytes / page_bytes);
+		for (std::uint32_t page = 0; page < pages; page++) {
+			const Run run{view.runs[page].load(std::memory_order_acquire)};
+			if (!run.pages() || run.home() >= domains)
+				continue;
+			for (std::uint32_t i = page * granules_of_page; i < (page + 1) * granules_of_page; i++)
+				count(view, i, run.home(), domains, census);
+		}
+	}
+	return census;
+}
+
+} // namespace
+
 std::size_t Heap::bytes(DomainId domains, std::span<const std::size_t> zone_bytes)
 {
 	return lay_out(domains, zone_bytes).all;
@@ -455,43 +508,44 @@ std::size_t Heap::sweep()
 
 Census Heap::census() const
 {
-	Census census;
+	return take_census(views_, header_->domains);
+}
 
-	for (std::uint32_t zone = 0; zone < header_->zones; zone++) {
-		const View &view = views_[zone];
-		for (const Granted &run : granted_[zone]) {
-			for (std::uint32_t i = run.first * granules_of_page;
-			     i < (run.first + run.pages) * granules_of_page; i++) {
-				const Word first = view.word(run.home, i);
-				const Owner owner = find_owner(view, i, run.home, header_->domains);
-				const bool free = first.state() == State::none;
+// Whoever wrote a heap of another program may do so again: everything is fetched once, and compared with the memory that
+// is there.
+bool census_of(std::span<const std::byte> memory, Census *census)
+{
+	const auto *header = reinterpret_cast<const Header *>(memory.data());
+	std::vector<View> views;
 
-				for_each_member(view, [&](DomainId domain) {
-					census.twice += says_it_has(view.word(domain, i)) &&
-							(free || domain != owner.domain || owner.in_flight);
-					census.lent[domain] += view.word(domain, i).state() == State::lent;
-				});
-				if (free)
-					continue;
-				census.buffers++;
-				if (owner.in_flight) {
-					if (view.member(owner.word.to())) {
-						census.in_flight++;
-						census.in_flight_to[owner.word.to()]++;
-					} else {
-						census.lost++;
-					}
-				} else if (is_gone(owner.word)) {
-					census.returned++;
-				} else if (says_it_has(owner.word) && view.member(owner.domain)) {
-					census.owned[owner.domain]++;
-				} else {
-					census.lost++;
-				}
-			}
-		}
+	if (memory.size() < sizeof(Header))
+		return false;
+	const std::uint64_t magic_there = header->magic, bytes = memory.size(), records = header->records,
+			    of_each = header->records_bytes;
+	const std::uint32_t domains = header->domains, zones = header->zones;
+	if (magic_there != magic || !domains || domains > max_domains || zones > max_zones || of_each > bytes / domains ||
+	    records > bytes - domains * of_each || records % alignof(Record) || of_each % alignof(Record))
+		return false;
+	for (std::uint32_t i = 0; i < zones; i++) {
+		const ZoneHeader &zone = header->zone[i];
+		const std::uint64_t zone_bytes = zone.bytes, runs = zone.runs, its_records = zone.records;
+		View view;
+
+		if (zone_bytes % page_bytes || zone_bytes / granule_bytes * sizeof(Record) > of_each ||
+		    its_records > of_each - zone_bytes / granule_bytes * sizeof(Record) || its_records % alignof(Record) ||
+		    runs > bytes - zone_bytes / page_bytes * sizeof(Run) || runs % alignof(Run))
+			return false;
+		// Nothing is written through it.
+		auto *base = const_cast<std::byte *>(memory.data());
+		view.bytes = zone_bytes;
+		view.runs = reinterpret_cast<std::atomic<std::uint64_t> *>(base + runs);
+		view.header = reinterpret_cast<Header *>(base)->zone + i;
+		view.records = base + records + its_records;
+		view.records_bytes = of_each;
+		views.push_back(view);
 	}
-	return census;
+	*census = take_census(views, domains);
+	return true;
 }
 
 std::size_t Heap::unused(std::uint32_t zone) const

@@ -11,10 +11,13 @@
 // a domain is made, which have a deadline.
 #include <orbit/domain.hpp>
 
+#include "status.h"
+
 #include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <deque>
+#include <fcntl.h>
 #include <poll.h>
 #include <set>
 #include <sys/eventfd.h>
@@ -29,6 +32,8 @@ using isolation::CallEnd;
 using isolation::Census;
 using isolation::Connection;
 using isolation::DomainId;
+using isolation::DomainState;
+using isolation::DomainStatus;
 using isolation::Endpoint;
 using isolation::Heap;
 using isolation::PassedObjects;
@@ -41,6 +46,7 @@ using isolation::RingShape;
 using isolation::RingThreads;
 using isolation::RingTransport;
 using isolation::Slot;
+using isolation::SupervisorStatus;
 using isolation::Transport;
 using isolation::refused;
 
@@ -110,7 +116,7 @@ struct Regions {
 
 // Regions lie where there is room first. What comes to lie elsewhere than behind the one before is kept until the end,
 // so that the next one does not come there again.
-result<Regions> make_regions(const std::vector<Range> &ranges, std::size_t bytes)
+result<Regions> make_regions(const std::vector<Range> &ranges, std::size_t bytes, unsigned number)
 {
 	constexpr int most_tries = 200;
 	Regions made;
@@ -124,8 +130,9 @@ result<Regions> make_regions(const std::vector<Range> &ranges, std::size_t bytes
 	}
 	made.memory = {end, bytes};
 	for (const Range &range : ranges) {
+		const std::string name = isolation::heap_name + std::to_string(number) + ":" + std::to_string(made.parts.size());
 		for (;;) {
-			auto part = Shared::create(range.bytes, "heap");
+			auto part = Shared::create(range.bytes, name.c_str());
 			if (!part)
 				return as_result(part.error(), "there is no memory for the heap");
 			if (part->data() == end) {
@@ -140,6 +147,47 @@ result<Regions> make_regions(const std::vector<Range> &ranges, std::size_t bytes
 	}
 	return made;
 }
+
+// What other programs can read of a supervisor's domains. In a forked child it is not there.
+class Published {
+public:
+	Published() = default;
+	Published(const Published &) = delete;
+	~Published()
+	{
+		if (status_ && getpid() == pid_)
+			munmap(status_, sizeof(SupervisorStatus));
+	}
+	result<void> create(unsigned number, std::uint32_t domains, std::size_t heap_parts)
+	{
+		const std::string name = isolation::status_name + std::to_string(number);
+		Descriptor file(memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+
+		if (file.get() >= 0 && file.get() <= STDERR_FILENO) // somebody may open these anew
+			file = Descriptor(fcntl(file.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+		if (file.get() < 0 || ftruncate(file.get(), sizeof(SupervisorStatus)) ||
+		    fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+			return refused(-errno, "there is no file for what domains do");
+		void *memory = mmap(nullptr, sizeof(SupervisorStatus), PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+		if (memory == MAP_FAILED)
+			return refused(-errno, "there is no memory for what domains do");
+		madvise(memory, sizeof(SupervisorStatus), MADV_DONTFORK); // a domain would have it
+		status_ = new (memory) SupervisorStatus{.magic = isolation::status_magic,
+							.size = sizeof(DomainStatus),
+							.domains = domains,
+							.heap_parts = static_cast<std::uint32_t>(heap_parts),
+							.reserved = 0,
+							.domain = {}};
+		file_ = std::move(file);
+		return {};
+	}
+	DomainStatus &operator[](DomainId id) const { return status_->domain[id]; }
+
+private:
+	Descriptor file_;
+	SupervisorStatus *status_ = nullptr;
+	const pid_t pid_ = getpid();
+};
 
 // How a heap is laid out, before it has memory.
 std::vector<Range> ranges_of(unsigned domains, const std::vector<std::size_t> &zones, std::size_t bytes)
@@ -158,7 +206,7 @@ std::vector<Range> ranges_of(unsigned domains, const std::vector<std::size_t> &z
 
 } // namespace
 
-std::string DomainReport::message() const
+std::string DomainReport::end() const
 {
 	char how[256];
 	orbit_outcome outcome{};
@@ -169,12 +217,17 @@ std::string DomainReport::message() const
 	outcome.code = code;
 	outcome.fault_addr = address;
 	orbit_describe(&outcome, how, sizeof(how));
-	std::string text = "domain " + domain + ": " + (silent ? "ended, for it did not answer" : how);
+	std::string text = silent ? "ended, for it did not answer" : how;
 	if (in_creation)
 		text += ", while it was created";
 	if (!interface.empty())
 		text += ", in " + interface + "::" + method;
-	return text + "; buffers reclaimed: " + std::to_string(buffers.buffers) + ", loans: " + std::to_string(buffers.loans) +
+	return text;
+}
+
+std::string DomainReport::message() const
+{
+	return "domain " + domain + ": " + end() + "; buffers reclaimed: " + std::to_string(buffers.buffers) + ", loans: " + std::to_string(buffers.loans) +
 	       (restarted ? "; it is started again" : "; it stays down");
 }
 
@@ -250,6 +303,7 @@ public:
 	std::set<std::string> names;
 	std::unique_ptr<Endpoint> endpoint;
 	Registry registry;
+	Published published;
 	std::function<void(const DomainReport &)> report;
 
 	void watch();
@@ -334,9 +388,12 @@ public:
 			const int error = ring ? over_ring(*ring, method, args, reply, reply_bytes, timeout_ns, end) :
 						 transport_.call(method, args, reply, reply_bytes, timeout_ns, end);
 
-			body_->calls_.fetch_add(1, std::memory_order_relaxed);
-			if (error)
-				body_->failed_.fetch_add(1, std::memory_order_relaxed);
+			// In a forked child no call is made.
+			if (!error || !body_->core_->is_elsewhere()) {
+				body_->status_.calls.fetch_add(1, std::memory_order_relaxed);
+				if (error)
+					body_->status_.failed.fetch_add(1, std::memory_order_relaxed);
+			}
 			if (end.died && instance_->serves.load())
 				body_->recover(*instance_, &end, service_, method);
 			instance_->callers.fetch_sub(1);
@@ -380,8 +437,15 @@ public:
 	};
 
 	Body(std::shared_ptr<Supervisor::Core> core, DomainOptions options, DomainId id)
-		: core_(std::move(core)), options_(std::move(options)), id_(id)
+		: core_(std::move(core)), options_(std::move(options)), id_(id), status_(core_->published[id])
 	{
+		status_.starts = 0;
+		status_.calls = 0;
+		status_.failed = 0;
+		status_.rings = options_.via == Via::ring;
+		isolation::set_text(status_, status_.name, options_.name);
+		isolation::set_text(status_, status_.last_end, "");
+		status_.state = DomainState::starting;
 		for (const Service &service : options_.services)
 			slots_.push_back(core_->registry.slot(service.interface->id, options_.name));
 		if (std::any_of(options_.services.begin(), options_.services.end(),
@@ -506,7 +570,7 @@ public:
 	std::vector<std::shared_ptr<Slot>> slots_;
 	std::vector<RingShape> shapes_; // of all rings, in the order that isolation::Creation says
 	std::shared_ptr<PassedObjects> passed_; // by the main program; none if its services pass none
-	std::atomic<std::uint64_t> calls_{0}, failed_{0};
+	DomainStatus &status_; // calls are counted there
 
 private:
 	// Makes a process, has it serve, and enters it in the registry. On an error all that the domain has is reclaimed.
@@ -545,9 +609,11 @@ private:
 		}
 		instance->serves = true;
 		instance_ = instance;
+		status_.pid = static_cast<std::uint32_t>(instance->pid);
+		status_.state = DomainState::serving;
 		for (std::uint32_t i = 0; i < slots_.size(); i++)
 			slots_[i]->change(std::make_shared<Way>(shared_from_this(), instance, i));
-		starts_.fetch_add(1);
+		status_.starts = starts_.fetch_add(1) + 1;
 		core_->wake();
 		return {};
 	}
@@ -702,6 +768,8 @@ private:
 		const std::shared_ptr<Instance> dead = std::move(instance_);
 
 		instance_ = nullptr;
+		status_.pid = 0;
+		status_.state = DomainState::down;
 		dead->buried = true;
 		if (passed_)
 			passed_->connect(nullptr);
@@ -721,6 +789,9 @@ private:
 	{
 		report.restarted = restarted;
 		last_report_ = report;
+		isolation::set_text(status_, status_.last_end, report.end());
+		if (restarted)
+			status_.state = DomainState::starting;
 		if (core_->report)
 			core_->report(report);
 	}
@@ -730,6 +801,7 @@ private:
 	{
 		if (std::exchange(released_, true))
 			return;
+		status_.state = DomainState::none;
 		for (const Service &service : options_.services)
 			core_->registry.remove(service.interface->id, options_.name);
 		std::lock_guard lock(core_->mutex);
@@ -854,8 +926,8 @@ DomainStatistics Domain::statistics() const
 
 	statistics.running = body_->instance() != nullptr;
 	statistics.starts = body_->starts();
-	statistics.calls = body_->calls_.load();
-	statistics.failed = body_->failed_.load();
+	statistics.calls = body_->status_.calls.load();
+	statistics.failed = body_->status_.failed.load();
 	statistics.owned = census.owned[body_->id_];
 	statistics.lent = census.lent[body_->id_];
 	return statistics;
@@ -886,7 +958,9 @@ result<std::unique_ptr<Supervisor>> Supervisor::create(const SupervisorOptions &
 	const std::vector<Range> ranges = ranges_of(domains, sizes, bytes);
 	if (ranges.empty())
 		return refused(-ENOMEM, "there is no memory for the heap");
-	auto regions = make_regions(ranges, bytes);
+	static std::atomic<unsigned> supervisors{0};
+	const unsigned number = supervisors.fetch_add(1);
+	auto regions = make_regions(ranges, bytes, number);
 	if (!regions)
 		return tl::unexpected(regions.error());
 	const std::span<std::byte> memory = regions->memory;
@@ -899,6 +973,8 @@ result<std::unique_ptr<Supervisor>> Supervisor::create(const SupervisorOptions &
 	core->report = options.report;
 	if (core->event.get() < 0)
 		return refused(-EMFILE, "there is no descriptor left");
+	if (auto published = core->published.create(number, domains + 1, core->regions.parts.size()); !published)
+		return tl::unexpected(published.error());
 	for (std::uint32_t i = 0; i < options.zones.size(); i++) {
 		if (!options.zones[i].own)
 			continue;

@@ -78,6 +78,8 @@ struct DomainReport {
 
 	/// A sentence for people.
 	std::string message() const;
+	/// Of it, how the domain died.
+	std::string end() const;
 };
 
 struct DomainStatistics {

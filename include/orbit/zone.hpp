@@ -290,6 +290,10 @@ struct Census {
 	std::size_t twice = 0; ///< Somebody other than the owner says that it is his: 0 unless records are scribbled over.
 };
 
+/// The same of a heap that is mapped here, or as much of it as is before the zones' own memory, to be read only: maybe
+/// another program's, which is not trusted. False: it is no heap, or not whole.
+bool census_of(std::span<const std::byte> memory, Census *census);
+
 /// The supervisor's side. Not thread-safe: one thread at a time; domains go on meanwhile.
 class Heap {
 public:

@@ -15,7 +15,7 @@ namespace {
 
 constexpr char usage[] =
 	"orbitctl probe                      say whether orbits work here, and if not, why\n"
-	"orbitctl list [--json] [PID]        orbits, pools and tasks of a process, or of all\n"
+	"orbitctl list [--json] [PID]        orbits, pools, tasks and domains of a process, or of all\n"
 	"orbitctl top [-d SECONDS] [-n ROUNDS] [PID]\n"
 	"                                    watch them; q ends it\n"
 	"orbitctl --help, --version\n";
@@ -118,7 +118,7 @@ int list(const Processes &processes, const Arguments &arguments, std::ostream &o
 		print_text(out, all[i]);
 	}
 	if (all.empty())
-		out << "no process that may be looked into has orbits\n";
+		out << "no process that may be looked into has orbits or domains\n";
 	if (others)
 		err << "orbitctl: " << not_permitted(others) << "; try as root\n";
 	return 0;

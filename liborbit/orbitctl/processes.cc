@@ -205,6 +205,7 @@ int Processes::read(int pid, Process *process) const
 {
 	const std::filesystem::path base = proc_ / std::to_string(pid);
 	std::vector<int> fds;
+	SupervisorFiles supervisors;
 	std::string text;
 
 	*process = {};
@@ -230,9 +231,10 @@ int Processes::read(int pid, Process *process) const
 		if (what.starts_with("anon_inode:[orbit") &&
 		    !read_file(base / "fdinfo" / std::to_string(fd), &text))
 			add(process, fd, parse_fdinfo(what, text));
-		else
+		else if (!supervisors.add(fd, what))
 			add_portable(proc_, fd, std::string(what), process);
 	}
+	process->domains = supervisors.read(base / "fd");
 	return 0;
 }
 

@@ -4,6 +4,7 @@
 #ifndef ORBITCTL_PROCESSES_H
 #define ORBITCTL_PROCESSES_H
 
+#include "domains.h"
 #include "fdinfo.h"
 
 #include <filesystem>
@@ -23,8 +24,9 @@ struct Process {
 	std::vector<Held<Orbit>> orbits;
 	std::vector<Held<Pool>> pools;
 	std::vector<Held<Task>> tasks;
+	std::vector<Domain> domains;
 
-	bool empty() const { return orbits.empty() && pools.empty() && tasks.empty(); }
+	bool empty() const { return orbits.empty() && pools.empty() && tasks.empty() && domains.empty(); }
 };
 
 struct Load {

@@ -3,7 +3,7 @@
 # orbitctl, for ../Makefile. Its parts are a library too, for the tests.
 
 ctl_here := $(here)orbitctl/
-ctl_objects := $(addprefix $(BUILD)/orbitctl-objects/,command.o fdinfo.o processes.o show.o top.o)
+ctl_objects := $(addprefix $(BUILD)/orbitctl-objects/,command.o domains.o fdinfo.o processes.o show.o top.o)
 ctl_flags := -std=c++20 -D_GNU_SOURCE -I$(INCLUDE) -DORBITCTL_VERSION='"$(VERSION)"' -MMD -MP $(warnings) \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
@@ -21,7 +21,7 @@ $(BUILD)/orbitctl.a: $(ctl_objects)
 	$(AR) rcs $@ $^
 
 # With the library in it: a tool to look into what is wrong should run whatever is installed.
-$(BUILD)/orbitctl: $(BUILD)/orbitctl-objects/main.o $(BUILD)/orbitctl.a $(static)
+$(BUILD)/orbitctl: $(BUILD)/orbitctl-objects/main.o $(BUILD)/orbitctl.a $(BUILD)/liborbit-isolation.a $(static)
 	$(CXX) $(CXXFLAGS) $(LDFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -o $@ $^ -pthread
 
 install-ctl: ctl

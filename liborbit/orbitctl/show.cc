@@ -140,12 +140,26 @@ Json to_json(const Held<Task> &held)
 		{"update_bytes", to_json(task.update_bytes)}};
 }
 
-template <class T> Json to_json(const std::vector<Held<T>> &all)
+Json to_json(const Domain &domain)
+{
+	return {{"name", domain.name},
+		{"state", domain.state},
+		{"via", domain.via},
+		{"pid", to_json(domain.pid)},
+		{"starts", to_json(domain.starts)},
+		{"calls", to_json(domain.calls)},
+		{"failed", to_json(domain.failed)},
+		{"owned", to_json(domain.owned)},
+		{"lent", to_json(domain.lent)},
+		{"last_end", domain.last_end.empty() ? Json() : Json(domain.last_end)}};
+}
+
+template <class T> Json to_json(const std::vector<T> &all)
 {
 	Json array = Json::array();
 
-	for (const Held<T> &held : all)
-		array.push_back(to_json(held));
+	for (const T &each : all)
+		array.push_back(to_json(each));
 	return array;
 }
 
@@ -230,6 +244,7 @@ void print_text(std::ostream &out, const Process &process)
 		      "KEPT", "COPIED", "MOVED"});
 	Table pools({"POOL", "SIZE", "ADDRESS", "SNAPSHOTS"});
 	Table tasks({"TASK", "OF", "STATE", "UPDATES", "BYTES"});
+	Table domains({"DOMAIN", "PID", "STATE", "VIA", "STARTS", "CALLS", "FAILED", "OWNS", "LENDS"});
 
 	for (const auto &[fd, orbit] : process.orbits)
 		orbits.add({name_or_dash(orbit.name), show(orbit.pid), show(orbit.state),
@@ -243,10 +258,13 @@ void print_text(std::ostream &out, const Process &process)
 	for (const auto &[fd, task] : process.tasks)
 		tasks.add({show(task.number), name_or_dash(task.orbit), show(task.state),
 			   show(task.updates), show(task.update_bytes)});
+	for (const Domain &domain : process.domains)
+		domains.add({name_or_dash(domain.name), show(domain.pid), domain.state, domain.via, show(domain.starts),
+			     show(domain.calls), show(domain.failed), show(domain.owned), show(domain.lent)});
 
 	out << "process " << process.pid << " (" << printable(process.name) << ")\n";
 	if (process.empty())
-		out << "no orbits, pools or tasks\n";
+		out << "no orbits, pools, tasks or domains\n";
 	if (process.portable)
 		out << "by the portable backend, of which the kernel does not tell more\n";
 	if (orbits.size())
@@ -258,6 +276,11 @@ void print_text(std::ostream &out, const Process &process)
 		pools.print(out, "lrlr");
 	if (tasks.size())
 		tasks.print(out, "rllrr");
+	if (domains.size())
+		domains.print(out, "lrllrrrrr");
+	for (const Domain &domain : process.domains)
+		if (!domain.last_end.empty())
+			out << name_or_dash(domain.name) << ": last end: " << printable(domain.last_end) << '\n';
 }
 
 void print_json(std::ostream &out, const std::vector<Process> &processes, std::size_t others)
@@ -270,7 +293,8 @@ void print_json(std::ostream &out, const std::vector<Process> &processes, std::s
 				 {"backend", process.empty() ? Json() : Json(process.portable ? "portable" : "kernel")},
 				 {"orbits", to_json(process.orbits)},
 				 {"pools", to_json(process.pools)},
-				 {"tasks", to_json(process.tasks)}});
+				 {"tasks", to_json(process.tasks)},
+				 {"domains", to_json(process.domains)}});
 
 	const Json all = {{"processes", array}, {"not_permitted", others}};
 

@@ -104,8 +104,10 @@ struct Before {
 	std::optional<Load> load;
 };
 
-// What the last round saw, by main program and descriptor.
-using Memory = std::map<std::pair<int, int>, Before>;
+// What the last round saw, by main program and descriptor, and of domains by main program and place in its list.
+struct Memory {
+	std::map<std::pair<int, int>, Before> orbits, domains;
+};
 
 std::string show_rate(const Number &now, const Number &before, double seconds)
 {
@@ -140,6 +142,38 @@ std::string time_of_day()
 	return text;
 }
 
+// The second table; nothing if there are no domains.
+std::string draw_domains(const Processes &processes, const std::vector<Process> &all, double seconds, std::size_t width,
+			 Memory *memory)
+{
+	std::ostringstream out;
+	std::map<std::pair<int, int>, Before> now;
+	Table table({"MAIN", "PROGRAM", "DOMAIN", "PID", "STATE", "CALLS/S", "CALLS", "FAILED", "STARTS", "OWNS", "LENDS",
+		     "CPU%", "MEMORY", "LAST END"});
+
+	for (const Process &process : all)
+		for (std::size_t i = 0; i < process.domains.size(); i++) {
+			const Domain &domain = process.domains[i];
+			const std::pair key{process.pid, static_cast<int>(i)};
+			const Before &before = memory->domains[key];
+			const std::optional<Load> load = processes.load(domain.pid.value_or(0));
+
+			table.add({std::to_string(process.pid), printable(process.name),
+				   domain.name.empty() ? "-" : printable(domain.name), show(domain.pid), domain.state,
+				   show_rate(domain.calls, before.calls, seconds), show(domain.calls), show(domain.failed),
+				   show(domain.starts), show(domain.owned), show(domain.lent),
+				   show_cpu(load, before.pid == domain.pid ? before.load : std::nullopt, seconds),
+				   load ? show_bytes(load->resident) : "-", printable(domain.last_end)});
+			now[key] = {domain.calls, domain.pid, load};
+		}
+	memory->domains = std::move(now);
+	if (table.size()) {
+		out << '\n';
+		table.print(out, "rllrlrrrrrrrrl", width);
+	}
+	return out.str();
+}
+
 // One round; seconds since the last one, 0 for the first.
 std::string draw(const Processes &processes, const std::vector<Process> &all, std::size_t others,
 		 double seconds, std::size_t width, Memory *memory)
@@ -150,7 +184,7 @@ std::string draw(const Processes &processes, const std::vector<Process> &all, st
 	};
 	std::ostringstream out;
 	std::vector<Row> rows;
-	Memory now;
+	std::map<std::pair<int, int>, Before> now;
 	Table table({"MAIN", "PROGRAM", "ORBIT", "PID", "STATE", "QUEUED", "CALLS/S", "CALLS", "FAILED",
 		     "RESTARTS", "CPU%", "MEMORY", "LAST END"});
 
@@ -164,7 +198,7 @@ std::string draw(const Processes &processes, const std::vector<Process> &all, st
 	for (const auto &[process, held] : rows) {
 		const Orbit &orbit = held->object;
 		const std::pair key{process->pid, held->fd};
-		const Before &before = (*memory)[key];
+		const Before &before = memory->orbits[key];
 		const std::optional<Load> load = processes.load(orbit.pid.value_or(0));
 		const bool same_process = before.pid == orbit.pid;
 
@@ -177,7 +211,7 @@ std::string draw(const Processes &processes, const std::vector<Process> &all, st
 			   load ? show_bytes(load->resident) : "-", printable(describe_end(orbit))});
 		now[key] = {orbit.calls, orbit.pid, load};
 	}
-	*memory = std::move(now);
+	memory->orbits = std::move(now);
 
 	out << "orbitctl top  " << time_of_day() << "  " << rows.size()
 	    << (rows.size() == 1 ? " orbit" : " orbits");
@@ -185,6 +219,7 @@ std::string draw(const Processes &processes, const std::vector<Process> &all, st
 		out << ", " << not_permitted(others);
 	out << '\n';
 	table.print(out, "rllrlrrrrrrrl", width);
+	out << draw_domains(processes, all, seconds, width, memory);
 	return out.str();
 }
 

@@ -5,11 +5,15 @@
 #include "domains.orbit.hpp"
 #include "domains_test.h"
 
+#include "../../liborbit/orbitctl/command.h"
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <numeric>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -312,6 +316,49 @@ TEST_F(D2_OneOwner, BuffersAreMovedThereAndBackAndLent)
 	EXPECT_EQ(domain.statistics().owned, 3U);
 	EXPECT_EQ(domain.statistics().lent, 0U);
 	EXPECT_EQ(domain.statistics().calls, 3U);
+}
+
+// What another program sees of that.
+TEST_F(D2_OneOwner, OrbitctlShowsWhatDomainsDoAndHave)
+{
+	const auto seen = [](const std::string &name) {
+		std::ostringstream out, err;
+		EXPECT_EQ(orbitctl::run({"list", "--json", std::to_string(getpid())}, out, err), 0) << err.str();
+		const auto processes = nlohmann::json::parse(out.str())["processes"];
+		for (const auto &domain : processes[0]["domains"])
+			if (domain["name"] == name)
+				return domain;
+		return nlohmann::json();
+	};
+	DomainOptions once = options("once");
+	once.via = orbit::Via::ring;
+	Domain &domain = start(restarting()), &other = start(once);
+	WorkerProxy worker = proxy(domain);
+
+	EXPECT_EQ(worker.keep(block(), 2), 3U);
+	EXPECT_EQ(seen("worker")["state"], "serving");
+	EXPECT_EQ(seen("worker")["pid"], domain.pid());
+	EXPECT_EQ(seen("worker")["via"], "call");
+	EXPECT_EQ(seen("worker")["starts"], 1);
+	EXPECT_EQ(seen("worker")["calls"], 1);
+	EXPECT_EQ(seen("worker")["owned"], 3);
+	EXPECT_EQ(seen("worker")["lent"], 0);
+	EXPECT_TRUE(seen("worker")["last_end"].is_null());
+
+	EXPECT_EQ(error_of(worker.harm(Harm::crash)), ECONNRESET);
+	EXPECT_EQ(seen("worker")["state"], "serving");
+	EXPECT_EQ(seen("worker")["pid"], domain.pid());
+	EXPECT_EQ(seen("worker")["starts"], 2);
+	EXPECT_EQ(seen("worker")["failed"], 1);
+	EXPECT_EQ(seen("worker")["owned"], 0);
+	EXPECT_EQ(seen("worker")["last_end"], "killed by signal 11 (SIGSEGV) at address 0x10, in Worker::harm");
+
+	EXPECT_EQ(seen("once")["via"], "ring");
+	EXPECT_EQ(error_of(proxy(other).harm(Harm::exit)), ECONNRESET);
+	EXPECT_EQ(seen("once")["state"], "down");
+	EXPECT_TRUE(seen("once")["pid"].is_null());
+	other.stop();
+	EXPECT_TRUE(seen("once").is_null());
 }
 
 // --- D3

@@ -3,16 +3,19 @@
 // orbitctl on what kernels have said, and on what they never would: recorded texts of
 // /proc/PID/fdinfo, garbled ones, and directories that look like /proc.
 #include "../../liborbit/orbitctl/command.h"
+#include "../../isolation/status.h"
 #include "../../liborbit/orbitctl/show.h"
 
 #include <orbit/orbit.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
+#include <sys/mman.h>
 #include <unistd.h>
 
 using namespace orbitctl;
@@ -309,7 +312,79 @@ TEST_F(FakeProc, List)
 	EXPECT_EQ(process["tasks"][0]["update_bytes"], 4);
 
 	EXPECT_EQ(run({"list", "51"}), 0);
-	EXPECT_TRUE(printed("process 51 (other)\nno orbits, pools or tasks\n"));
+	EXPECT_TRUE(printed("process 51 (other)\nno orbits, pools, tasks or domains\n"));
+}
+
+// Files that say to be a supervisor's, and are of no sense, or of as much as is needed to be believed further.
+TEST(Orbitctl_Domains, FilesThatMakeNoSense)
+{
+	using namespace orbit::isolation;
+	std::mt19937_64 random(3);
+	std::vector<int> files;
+	const auto make = [&](const char *name, std::size_t bytes) {
+		files.push_back(memfd_create(name, MFD_CLOEXEC));
+		return files.back() >= 0 && !ftruncate(files.back(), static_cast<off_t>(bytes));
+	};
+	const auto list = [] {
+		Process process;
+		EXPECT_EQ(Processes().read(getpid(), &process), 0);
+		return process.domains;
+	};
+
+	// What is asked for is not there, or is not one file's number.
+	for (const char *name : {"orbit-domains:", "orbit-domains:x", "orbit-domains:1:2", "orbit-domains:0 ", "orbit-heap:0",
+				 "orbit-heap:0:0:0", "orbit-domains:99999999999999999999"})
+		ASSERT_TRUE(make(name, 4096));
+	EXPECT_TRUE(list().empty());
+	ASSERT_TRUE(make("orbit-domains:0", 0));
+	EXPECT_TRUE(list().empty());
+
+	auto status = std::make_unique<SupervisorStatus>();
+	status->magic = status_magic;
+	status->size = sizeof(DomainStatus);
+	status->domains = 3;
+	status->heap_parts = 5;
+	status->domain[2].state = static_cast<DomainState>(77);
+	status->domain[2].pid = 4000000000;
+	std::memset(status->domain[2].name, 'n', sizeof(status->domain[2].name));
+	std::memset(status->domain[2].last_end, '\n', sizeof(status->domain[2].last_end));
+	const int file = files.back();
+	ASSERT_EQ(pwrite(file, status.get(), sizeof(*status), 0), ssize_t{sizeof(*status)});
+	ASSERT_EQ(list().size(), 1U);
+	EXPECT_EQ(list()[0].name, std::string(64, 'n'));
+	EXPECT_EQ(list()[0].state, "down");
+	EXPECT_EQ(list()[0].owned, std::nullopt) << "there is no heap";
+	ASSERT_TRUE(make("orbit-heap:0:0", 1 << 20));
+	const int heap = files.back();
+	ASSERT_TRUE(make("orbit-heap:0:1", std::size_t{1} << 50));
+	EXPECT_EQ(list()[0].owned, std::nullopt) << "it is too large";
+	ASSERT_EQ(ftruncate(files.back(), 1 << 20), 0);
+
+	// Garbage, where a right word is often enough near by.
+	const std::size_t zone_bytes[] = {1 << 16};
+	std::vector<std::byte> whole(Heap::bytes(3, zone_bytes) + 4096);
+	auto *const at = reinterpret_cast<std::byte *>((reinterpret_cast<std::uintptr_t>(whole.data()) + 4095) & ~std::uintptr_t{4095});
+	auto made = Heap::create({at, whole.size() - 4096}, 3, zone_bytes);
+	ASSERT_TRUE(made && made->add(2, 0) && made->grant(2, 0, 8192));
+	const std::vector<std::byte> right(at, at + std::min<std::size_t>(whole.size() - 4096, 1 << 20));
+	std::size_t counted = 0;
+	for (int round = 0; round < 600; round++) {
+		std::vector<std::byte> wrong = right;
+		for (std::uint64_t n = random() % 4; n--;)
+			reinterpret_cast<std::uint64_t *>(wrong.data())[random() % (random() % 2 ? 16 : wrong.size() / 8)] =
+				random() >> random() % 64;
+		ASSERT_EQ(pwrite(heap, wrong.data(), wrong.size(), 0), static_cast<ssize_t>(wrong.size()));
+		reinterpret_cast<std::uint32_t *>(status.get())[2 + random() % 3] = static_cast<std::uint32_t>(random() % 300);
+		ASSERT_EQ(pwrite(file, status.get(), round % 2 ? sizeof(*status) : 0, 0), static_cast<ssize_t>(round % 2 ? sizeof(*status) : 0));
+		for (const Domain &domain : list())
+			counted += domain.owned.has_value();
+	}
+	EXPECT_GT(counted, 0U);
+
+	std::ostringstream out, err;
+	EXPECT_EQ(orbitctl::run({"list", std::to_string(getpid())}, out, err), 0);
+	for (const int each : files)
+		close(each);
 }
 
 // The portable backend's orbits are told by what they are made of.

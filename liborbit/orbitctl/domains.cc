@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT
+#include "domains.h"
+
+#include "../../isolation/status.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <memory>
+#include <new>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace orbitctl {
+
+namespace {
+
+using orbit::isolation::Census;
+using orbit::isolation::DomainState;
+using orbit::isolation::DomainStatus;
+using orbit::isolation::Header;
+using orbit::isolation::SupervisorStatus;
+using orbit::isolation::max_domains;
+using orbit::isolation::max_zones;
+
+// Of a heap without its zones. What is larger is not looked at.
+constexpr std::uint64_t most_bytes = std::uint64_t{1} << 30;
+constexpr std::string_view deleted = " (deleted)";
+
+class File {
+public:
+	explicit File(const std::filesystem::path &path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
+	File(const File &) = delete;
+	~File()
+	{
+		if (fd_ >= 0)
+			close(fd_);
+	}
+	std::uint64_t size() const
+	{
+		struct stat stat {};
+
+		return fd_ >= 0 && !fstat(fd_, &stat) && S_ISREG(stat.st_mode) ? static_cast<std::uint64_t>(stat.st_size) : 0;
+	}
+	bool read(void *to, std::size_t bytes, std::uint64_t at) const
+	{
+		return pread(fd_, to, bytes, static_cast<off_t>(at)) == static_cast<ssize_t>(bytes);
+	}
+	// The first `bytes` of it, where `to` is zeroes. Holes are not read: that would fill them.
+	void read_data(std::byte *to, std::uint64_t bytes) const
+	{
+		for (off_t at = 0, end = 0; static_cast<std::uint64_t>(at) < bytes; at = end) {
+			at = lseek(fd_, at, SEEK_DATA);
+			end = at < 0 ? -1 : lseek(fd_, at, SEEK_HOLE);
+			if (end <= at)
+				return;
+			for (off_t from = at; from < end && static_cast<std::uint64_t>(from) < bytes;) {
+				const ssize_t got = pread(fd_, to + from, std::min(static_cast<std::uint64_t>(end), bytes) - static_cast<std::uint64_t>(from), from);
+				if (got <= 0)
+					return;
+				from += got;
+			}
+		}
+	}
+
+private:
+	int fd_;
+};
+
+class ZeroedMemory {
+public:
+	explicit ZeroedMemory(std::uint64_t bytes) : bytes_(bytes)
+	{
+		memory_ = bytes ? mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) :
+				  MAP_FAILED;
+	}
+	ZeroedMemory(const ZeroedMemory &) = delete;
+	~ZeroedMemory()
+	{
+		if (memory_ != MAP_FAILED)
+			munmap(memory_, bytes_);
+	}
+	std::byte *data() const { return memory_ == MAP_FAILED ? nullptr : static_cast<std::byte *>(memory_); }
+
+private:
+	std::uint64_t bytes_;
+	void *memory_;
+};
+
+// "PREFIX<number>" or "PREFIX<number>:<part>".
+bool parse(std::string_view link, std::string_view prefix, bool has_part, unsigned *number, unsigned *part)
+{
+	int behind = -1;
+
+	if (!link.starts_with("/memfd:") || !link.ends_with(deleted))
+		return false;
+	link.remove_prefix(std::strlen("/memfd:"));
+	link.remove_suffix(deleted.size());
+	if (!link.starts_with(prefix))
+		return false;
+	const std::string rest(link.substr(prefix.size()));
+	*part = 0;
+	if (has_part)
+		std::sscanf(rest.c_str(), "%9u:%9u%n", number, part, &behind);
+	else
+		std::sscanf(rest.c_str(), "%9u%n", number, &behind);
+	return behind == static_cast<int>(rest.size());
+}
+
+template <std::size_t bytes> std::string text_of(const char (&text)[bytes])
+{
+	return std::string(text, strnlen(text, bytes));
+}
+
+const char *name_of(DomainState state)
+{
+	return state == DomainState::starting ? "starting" : state == DomainState::serving ? "serving" : "down";
+}
+
+// False: there is none.
+bool read_domain(const File &file, std::uint64_t at, Domain *domain)
+{
+	alignas(DomainStatus) std::byte bytes[sizeof(DomainStatus)];
+
+	// A text may be being written.
+	for (int tries = 0; tries < 100; tries++) {
+		std::uint32_t again;
+
+		if (!file.read(bytes, sizeof(bytes), at) || !file.read(&again, sizeof(again), at + offsetof(DomainStatus, version)))
+			return false;
+		const auto &status = *std::launder(reinterpret_cast<const DomainStatus *>(bytes));
+		const DomainState state = status.state;
+		if (state == DomainState::none)
+			return false;
+		if (status.version != again || again % 2)
+			continue;
+		domain->name = text_of(status.name);
+		domain->state = name_of(state);
+		domain->via = status.rings ? "ring" : "call";
+		if (status.pid)
+			domain->pid = status.pid;
+		domain->starts = status.starts;
+		domain->calls = status.calls;
+		domain->failed = status.failed;
+		domain->last_end = text_of(status.last_end);
+		return true;
+	}
+	return false;
+}
+
+} // namespace
+
+bool SupervisorFiles::add(int fd, std::string_view link)
+{
+	File file{0, 0, fd};
+
+	if (parse(link, orbit::isolation::status_name, false, &file.supervisor, &file.part))
+		statuses_.push_back(file);
+	else if (parse(link, orbit::isolation::heap_name, true, &file.supervisor, &file.part))
+		heaps_.push_back(file);
+	else
+		return false;
+	return true;
+}
+
+std::vector<Domain> SupervisorFiles::read(const std::filesystem::path &fds) const
+{
+	const auto open_file = [&](int fd) { return orbitctl::File(fds / std::to_string(fd)); };
+	std::vector<Domain> all;
+
+	for (const File &each : statuses_) {
+		const auto same = [&](const File &other) { return other.supervisor == each.supervisor; };
+		// What is open more than once is shown once.
+		if (&*std::find_if(statuses_.begin(), statuses_.end(), same) != &each)
+			continue;
+		const auto status = open_file(each.fd);
+		struct {
+			std::uint64_t magic;
+			std::uint32_t size, domains, heap_parts;
+		} head{};
+
+		if (!status.read(&head, sizeof(head), 0) || head.magic != orbit::isolation::status_magic ||
+		    head.size < sizeof(DomainStatus) || head.size > 65536 || head.domains > max_domains ||
+		    head.heap_parts > max_domains + max_zones + 1)
+			continue;
+
+		Census census;
+		bool counted = false;
+		const auto part = [&](unsigned number) {
+			const auto found = std::find_if(heaps_.begin(), heaps_.end(),
+							[&](const File &file) { return same(file) && file.part == number; });
+			return open_file(found == heaps_.end() ? -1 : found->fd);
+		};
+		// The header, and behind it the records, one part for each domain and the supervisor: as much as there is.
+		std::uint64_t bytes = 0;
+		for (unsigned i = 0; i <= head.domains && i < head.heap_parts && bytes <= most_bytes; i++)
+			bytes += std::min(part(i).size(), most_bytes + 1);
+		if (const ZeroedMemory memory(bytes <= most_bytes ? bytes : 0); memory.data()) {
+			for (std::uint64_t i = 0, at = 0; i <= head.domains && i < head.heap_parts && at < bytes; i++) {
+				const auto file = part(static_cast<unsigned>(i));
+				const std::uint64_t size = std::min(file.size(), bytes - at); // it may have changed
+				file.read_data(memory.data() + at, size);
+				at += size;
+			}
+			counted = orbit::isolation::census_of({memory.data(), bytes}, &census);
+		}
+		for (std::uint32_t id = 0; id < head.domains; id++) {
+			Domain domain;
+
+			if (!read_domain(status, offsetof(SupervisorStatus, domain) + std::uint64_t{id} * head.size, &domain))
+				continue;
+			if (counted) {
+				domain.owned = census.owned[id];
+				domain.lent = census.lent[id];
+			}
+			all.push_back(std::move(domain));
+		}
+	}
+	return all;
+}
+
+} // namespace orbitctl
