@@ -108,7 +108,8 @@ test: programs sanitized
 		$(if $(OFF_KERNEL),--off-kernel "$(OFF_KERNEL)")
 
 test-distro: programs
-	@tests/distro.py --build $(BUILD) $(if $(DISTRO_KERNEL),--kernel "$(DISTRO_KERNEL)")
+	@tests/distro.py --build $(BUILD)
+	@kernel=$$($(call kernel,distro,$(DISTRO_KERNEL))) && tests/distro.py --build $(BUILD) --kernel "$$kernel"
 
 stress: programs
 	@ORBIT_STORM_KILLS=$(KILLS) $(BUILD)/tests/isolation/storm

@@ -155,7 +155,7 @@ class Build(unittest.TestCase):
                 for fragment in fragments:
                     self.assertTrue((self.here / fragment).exists(), fragment)
                 asked = [script.parse_config(self.here / f).get("CONFIG_ORBIT") for f in fragments]
-                with_orbits = flavour in ("vm", "debug", "kcsan")
+                with_orbits = flavour in ("vm", "debug", "kcsan", "distro")
                 self.assertEqual("y" in asked, with_orbits)
                 self.assertEqual("n" in asked, flavour == "off")
 
