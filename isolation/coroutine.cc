@@ -18,6 +18,34 @@ constexpr auto slice = std::chrono::milliseconds(1);
 
 namespace isolation {
 
+// Of a thread: with it ends what it keeps, and from then on it keeps nothing.
+struct Frames::End {
+	~End()
+	{
+		for (Kind &kept : here_) {
+			kept.room = 0;
+			while (kept.first)
+				::operator delete(std::exchange(kept.first, kept.first->next));
+		}
+	}
+};
+
+void Frames::full(std::size_t kind) noexcept
+{
+	static thread_local bool begun = false;
+
+	if (begun) {
+		Kind &kept = here_[kind];
+		kept.room++;
+		::operator delete(std::exchange(kept.first, kept.first->next));
+		return;
+	}
+	begun = true;
+	static thread_local const End end;
+	for (std::size_t each = 0; each < kinds; each++)
+		here_[each].room += static_cast<long>(bytes_of_a_kind / (least << each));
+}
+
 Exchange::~Exchange()
 {
 	if (loop_)
@@ -87,7 +115,7 @@ void Loop::resume()
 	idle_ = 0;
 	while (!ready_.empty()) {
 		Exchange *one = ready_.front();
-		ready_.erase(ready_.begin());
+		ready_.pop_front();
 		if (one->at_ == Exchange::At::under_way)
 			one->finish();
 		one->loop_ = nullptr;

@@ -23,9 +23,13 @@
 #include <orbit/ring.hpp>
 #include <orbit/stubs.hpp>
 
+#include <bit>
 #include <chrono>
 #include <coroutine>
+#include <cstddef>
+#include <deque>
 #include <exception>
+#include <new>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -36,13 +40,76 @@ class Loop;
 
 namespace isolation {
 
+// Frames of coroutines that have ended, kept for those that begin, by size: each thread has its own, and few. In which
+// thread a frame was begun does not matter.
+class Frames {
+public:
+	static void *take(std::size_t bytes)
+	{
+		const std::size_t kind = kind_of(bytes);
+
+		if (keeps && kind < kinds && here_[kind].first) [[likely]] {
+			Kind &kept = here_[kind];
+			Frame *frame = kept.first;
+			kept.first = frame->next;
+			kept.room++;
+			return frame;
+		}
+		return ::operator new(kind < kinds ? least << kind : bytes);
+	}
+	static void give(void *frame, std::size_t bytes) noexcept
+	{
+		const std::size_t kind = kind_of(bytes);
+
+		if (!keeps || kind >= kinds)
+			return ::operator delete(frame);
+		Kind &kept = here_[kind];
+		kept.first = new (frame) Frame{kept.first};
+		if (--kept.room < 0) [[unlikely]]
+			full(kind);
+	}
+
+private:
+	static constexpr std::size_t least = 64, kinds = 8, bytes_of_a_kind = std::size_t{64} << 10;
+	// AddressSanitizer is to see frames end.
+#if defined(__SANITIZE_ADDRESS__)
+	static constexpr bool keeps = false;
+#elif defined(__has_feature)
+	static constexpr bool keeps = !__has_feature(address_sanitizer);
+#else
+	static constexpr bool keeps = true;
+#endif
+
+	struct Frame {
+		Frame *next;
+	};
+	struct Kind {
+		Frame *first;
+		long room; // for so many more; none before this thread has kept any, and when it ends
+	};
+	struct End;
+
+	// 64, 128, 256, ... bytes. The compiler knows it, as it knows a frame's size.
+	static constexpr std::size_t kind_of(std::size_t bytes)
+	{
+		return static_cast<std::size_t>(std::bit_width((bytes - 1) / least));
+	}
+	// One more than there is room for.
+	static void full(std::size_t kind) noexcept;
+
+	static inline constinit thread_local Kind here_[kinds] = {};
+};
+
 // What promises of tasks have in common.
 struct PromiseBase {
+	static void *operator new(std::size_t bytes) { return Frames::take(bytes); }
+	static void operator delete(void *frame, std::size_t bytes) noexcept { Frames::give(frame, bytes); }
+
 	struct Final {
 		bool await_ready() const noexcept { return false; }
 		template <class Promise> std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> ended) const noexcept
 		{
-			return ended.promise().continuation;
+			return std::coroutine_handle<>::from_address(ended.promise().continuation);
 		}
 		void await_resume() const noexcept {}
 	};
@@ -51,7 +118,7 @@ struct PromiseBase {
 	Final final_suspend() const noexcept { return {}; }
 	void unhandled_exception() noexcept { exception = std::current_exception(); }
 
-	std::coroutine_handle<> continuation = std::noop_coroutine();
+	void *continuation; // a handle's address; set by who resumes it first
 	std::exception_ptr exception;
 };
 
@@ -159,13 +226,20 @@ public:
 	bool await_ready() const noexcept { return false; }
 	std::coroutine_handle<> await_suspend(std::coroutine_handle<> waiter) const noexcept
 	{
-		coroutine_.promise().continuation = waiter;
+		coroutine_.promise().continuation = waiter.address();
 		return coroutine_;
 	}
 	T await_resume() const { return coroutine_.promise().take(); }
 
 private:
 	friend Loop;
+
+	// Until it waits.
+	void begin() const
+	{
+		coroutine_.promise().continuation = std::noop_coroutine().address();
+		coroutine_.resume();
+	}
 
 	std::coroutine_handle<promise_type> coroutine_;
 };
@@ -184,7 +258,7 @@ public:
 	{
 		const Inside inside(*this);
 
-		one.coroutine_.resume();
+		one.begin();
 		spawned_.push_back(std::move(one));
 	}
 
@@ -209,7 +283,7 @@ public:
 	{
 		const Inside inside(*this);
 
-		one.coroutine_.resume();
+		one.begin();
 		while (!one.done())
 			step();
 		return one.await_resume();
@@ -241,7 +315,8 @@ private:
 	static inline thread_local Loop *current_ = nullptr;
 
 	// Before the tasks, whose ends take out of it.
-	std::vector<isolation::Exchange *> waiting_, ready_;
+	std::vector<isolation::Exchange *> waiting_;
+	std::deque<isolation::Exchange *> ready_;
 	std::vector<task<void>> spawned_;
 	unsigned idle_ = 0, steps_ = 0;
 };
