@@ -17,7 +17,6 @@
 #include <atomic>
 #include <csignal>
 #include <deque>
-#include <fcntl.h>
 #include <poll.h>
 #include <set>
 #include <sys/eventfd.h>
@@ -148,47 +147,6 @@ result<Regions> make_regions(const std::vector<Range> &ranges, std::size_t bytes
 	return made;
 }
 
-// What other programs can read of a supervisor's domains. In a forked child it is not there.
-class Published {
-public:
-	Published() = default;
-	Published(const Published &) = delete;
-	~Published()
-	{
-		if (status_ && getpid() == pid_)
-			munmap(status_, sizeof(SupervisorStatus));
-	}
-	result<void> create(unsigned number, std::uint32_t domains, std::size_t heap_parts)
-	{
-		const std::string name = isolation::status_name + std::to_string(number);
-		Descriptor file(memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
-
-		if (file.get() >= 0 && file.get() <= STDERR_FILENO) // somebody may open these anew
-			file = Descriptor(fcntl(file.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
-		if (file.get() < 0 || ftruncate(file.get(), sizeof(SupervisorStatus)) ||
-		    fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
-			return refused(-errno, "there is no file for what domains do");
-		void *memory = mmap(nullptr, sizeof(SupervisorStatus), PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
-		if (memory == MAP_FAILED)
-			return refused(-errno, "there is no memory for what domains do");
-		madvise(memory, sizeof(SupervisorStatus), MADV_DONTFORK); // a domain would have it
-		status_ = new (memory) SupervisorStatus{.magic = isolation::status_magic,
-							.size = sizeof(DomainStatus),
-							.domains = domains,
-							.heap_parts = static_cast<std::uint32_t>(heap_parts),
-							.reserved = 0,
-							.domain = {}};
-		file_ = std::move(file);
-		return {};
-	}
-	DomainStatus &operator[](DomainId id) const { return status_->domain[id]; }
-
-private:
-	Descriptor file_;
-	SupervisorStatus *status_ = nullptr;
-	const pid_t pid_ = getpid();
-};
-
 // How a heap is laid out, before it has memory.
 std::vector<Range> ranges_of(unsigned domains, const std::vector<std::size_t> &zones, std::size_t bytes)
 {
@@ -303,7 +261,8 @@ public:
 	std::set<std::string> names;
 	std::unique_ptr<Endpoint> endpoint;
 	Registry registry;
-	Published published;
+	std::optional<Shared> shown; // in which no domain has part
+	SupervisorStatus *status = nullptr; // there, for other programs
 	std::function<void(const DomainReport &)> report;
 
 	void watch();
@@ -437,7 +396,7 @@ public:
 	};
 
 	Body(std::shared_ptr<Supervisor::Core> core, DomainOptions options, DomainId id)
-		: core_(std::move(core)), options_(std::move(options)), id_(id), status_(core_->published[id])
+		: core_(std::move(core)), options_(std::move(options)), id_(id), status_(core_->status->domain[id])
 	{
 		status_.starts = 0;
 		status_.calls = 0;
@@ -973,8 +932,16 @@ result<std::unique_ptr<Supervisor>> Supervisor::create(const SupervisorOptions &
 	core->report = options.report;
 	if (core->event.get() < 0)
 		return refused(-EMFILE, "there is no descriptor left");
-	if (auto published = core->published.create(number, domains + 1, core->regions.parts.size()); !published)
-		return tl::unexpected(published.error());
+	auto shown = Shared::create(sizeof(SupervisorStatus), (isolation::status_name + std::to_string(number)).c_str());
+	if (!shown)
+		return as_result(shown.error(), "there is no memory for what other programs are told");
+	core->status = new (shown->data()) SupervisorStatus{.magic = isolation::status_magic,
+							    .size = sizeof(DomainStatus),
+							    .domains = domains + 1,
+							    .heap_parts = static_cast<std::uint32_t>(core->regions.parts.size()),
+							    .reserved = 0,
+							    .domain = {}};
+	core->shown = std::move(*shown);
 	for (std::uint32_t i = 0; i < options.zones.size(); i++) {
 		if (!options.zones[i].own)
 			continue;
