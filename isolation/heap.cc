@@ -47,6 +47,23 @@ Layout lay_out(DomainId domains, std::span<const std::size_t> zone_bytes)
 	return layout;
 }
 
+// One of a heap's zones, as all sides see it. The header says already where everything is.
+View view_of(std::byte *heap, std::uint32_t number)
+{
+	auto *const header = reinterpret_cast<Header *>(heap);
+	ZoneHeader &zone = header->zone[number];
+	View view;
+
+	view.data = heap + zone.data;
+	view.bytes = zone.bytes;
+	view.runs = reinterpret_cast<std::atomic<std::uint64_t> *>(heap + zone.runs);
+	view.header = &zone;
+	view.records = heap + header->records + zone.records;
+	view.records_bytes = header->records_bytes;
+	view.number = number;
+	return view;
+}
+
 bool says_it_has(Word word)
 {
 	return word.state() == State::owned || word.state() == State::lent;
@@ -138,6 +155,14 @@ bool end_loan_in(Record &record, Word &loan, DomainId lender)
 	return true;
 }
 
+// Whether what `theirs`, read before, said of where the buffer went is so still.
+bool is_still_given(const View &view, std::uint32_t granule, DomainId from, Word theirs)
+{
+	const Word again{view.record(from, granule).word.load(std::memory_order_seq_cst)};
+
+	return !((again.bits ^ theirs.bits) & Word::way);
+}
+
 bool is_gone(Word word)
 {
 	return word.state() == State::returned || word.state() == State::reclaimed;
@@ -164,6 +189,7 @@ Owner find_owner(const View &view, std::uint32_t granule, DomainId home, DomainI
 
 namespace {
 
+// One buffer, or none.
 void count(const View &view, std::uint32_t granule, DomainId home, DomainId domains, Census &census)
 {
 	const Word first = view.word(home, granule);
@@ -196,23 +222,6 @@ void count(const View &view, std::uint32_t granule, DomainId home, DomainId doma
 	}
 }
 
-Census take_census(std::span<const View> views, DomainId domains)
-{
-	Census census;
-
-	for (const View &view : views) {
-		const auto pages = static_cast<std::uint32_t>(view.bytes / page_bytes);
-		for (std::uint32_t page = 0; page < pages; page++) {
-			const Run run{view.runs[page].load(std::memory_order_acquire)};
-			if (!run.pages() || run.home() >= domains)
-				continue;
-			for (std::uint32_t i = page * granules_of_page; i < (page + 1) * granules_of_page; i++)
-				count(view, i, run.home(), domains, census);
-		}
-	}
-	return census;
-}
-
 } // namespace
 
 std::size_t Heap::bytes(DomainId domains, std::span<const std::size_t> zone_bytes)
@@ -241,20 +250,12 @@ result<Heap> Heap::create(std::span<std::byte> memory, DomainId domains, std::sp
 	for (std::uint32_t i = 0; i < header.zones; i++) {
 		const std::size_t whole = whole_pages(zone_bytes[i]);
 		ZoneHeader &zone = header.zone[i];
-		View view;
 
 		zone.data = data;
 		zone.bytes = whole;
 		zone.runs = runs;
 		zone.records = records;
-		view.data = heap.base_ + data;
-		view.bytes = whole;
-		view.runs = reinterpret_cast<std::atomic<std::uint64_t> *>(heap.base_ + runs);
-		view.header = &zone;
-		view.records = heap.base_ + layout.records + records;
-		view.records_bytes = layout.records_bytes;
-		view.number = i;
-		heap.views_.push_back(view);
+		heap.views_.push_back(view_of(heap.base_, i));
 		runs += whole / page_bytes * sizeof(Run);
 		records += whole_pages(whole / granule_bytes * sizeof(Record));
 		data += whole;
@@ -508,43 +509,46 @@ std::size_t Heap::sweep()
 
 Census Heap::census() const
 {
-	return take_census(views_, header_->domains);
+	Census census;
+
+	for (std::uint32_t zone = 0; zone < header_->zones; zone++)
+		for (const Granted &run : granted_[zone])
+			for (std::uint32_t i = run.first * granules_of_page;
+			     i < (run.first + run.pages) * granules_of_page; i++)
+				count(views_[zone], i, run.home, header_->domains, census);
+	return census;
 }
 
-// Whoever wrote a heap of another program may do so again: everything is fetched once, and compared with the memory that
-// is there.
-bool census_of(std::span<const std::byte> memory, Census *census)
+bool census_of(std::span<std::byte> memory, Census *census)
 {
 	const auto *header = reinterpret_cast<const Header *>(memory.data());
-	std::vector<View> views;
+	const std::uint64_t bytes = memory.size();
 
-	if (memory.size() < sizeof(Header))
+	if (bytes < sizeof(Header) || header->magic != magic || !header->domains || header->domains > max_domains ||
+	    header->zones > max_zones)
 		return false;
-	const std::uint64_t magic_there = header->magic, bytes = memory.size(), records = header->records,
-			    of_each = header->records_bytes;
-	const std::uint32_t domains = header->domains, zones = header->zones;
-	if (magic_there != magic || !domains || domains > max_domains || zones > max_zones || of_each > bytes / domains ||
-	    records > bytes - domains * of_each || records % alignof(Record) || of_each % alignof(Record))
+	const std::uint64_t of_each = header->records_bytes;
+	if (of_each > bytes / header->domains || header->records > bytes - header->domains * of_each ||
+	    header->records % alignof(Record) || of_each % alignof(Record))
 		return false;
-	for (std::uint32_t i = 0; i < zones; i++) {
-		const ZoneHeader &zone = header->zone[i];
-		const std::uint64_t zone_bytes = zone.bytes, runs = zone.runs, its_records = zone.records;
-		View view;
+	*census = {};
+	for (std::uint32_t number = 0; number < header->zones; number++) {
+		const ZoneHeader &zone = header->zone[number];
+		const std::uint64_t its_records = zone.bytes / granule_bytes * sizeof(Record);
 
-		if (zone_bytes % page_bytes || zone_bytes / granule_bytes * sizeof(Record) > of_each ||
-		    its_records > of_each - zone_bytes / granule_bytes * sizeof(Record) || its_records % alignof(Record) ||
-		    runs > bytes - zone_bytes / page_bytes * sizeof(Run) || runs % alignof(Run))
+		if (zone.bytes % page_bytes || its_records > of_each || zone.records > of_each - its_records ||
+		    zone.records % alignof(Record) || zone.runs > bytes - zone.bytes / page_bytes * sizeof(Run) ||
+		    zone.runs % alignof(Run))
 			return false;
-		// Nothing is written through it.
-		auto *base = const_cast<std::byte *>(memory.data());
-		view.bytes = zone_bytes;
-		view.runs = reinterpret_cast<std::atomic<std::uint64_t> *>(base + runs);
-		view.header = reinterpret_cast<Header *>(base)->zone + i;
-		view.records = base + records + its_records;
-		view.records_bytes = of_each;
-		views.push_back(view);
+		const View view = view_of(memory.data(), number);
+		for (std::uint32_t page = 0; page < zone.bytes / page_bytes; page++) {
+			const Run run{view.runs[page].load(std::memory_order_acquire)};
+			if (!run.pages() || run.home() >= header->domains)
+				continue;
+			for (std::uint32_t i = page * granules_of_page; i < (page + 1) * granules_of_page; i++)
+				count(view, i, run.home(), header->domains, *census);
+		}
 	}
-	*census = take_census(views, domains);
 	return true;
 }
 
@@ -590,17 +594,9 @@ int Room::attach(std::span<std::byte> memory, DomainId self)
 	others_ = domains_ - 1;
 	zones_ = header->zones;
 	for (std::uint32_t i = 0; i < zones_; i++) {
-		ZoneHeader &zone = header->zone[i];
-		View view;
+		View view = view_of(memory.data(), i);
 
-		view.data = memory.data() + zone.data;
-		view.bytes = zone.bytes;
-		view.runs = reinterpret_cast<std::atomic<std::uint64_t> *>(memory.data() + zone.runs);
-		view.header = &zone;
-		view.records = memory.data() + header->records + zone.records;
-		view.records_bytes = header->records_bytes;
 		view.room = this;
-		view.number = i;
 		view.self = self;
 		view.given_here = Word::make(State::given, 0, self, 0, 0).bits;
 		view.mine = &view.record(self, 0);
@@ -905,9 +901,7 @@ int Room::try_receive(View &view, const Handle &handle, DomainId from, Run run, 
 int Room::confirm_receive(const View &view, std::uint32_t granule, DomainId from, Word theirs, Word old,
 			  Word now) noexcept
 {
-	const Word again{view.record(from, granule).word.load(std::memory_order_seq_cst)};
-
-	if (!((again.bits ^ theirs.bits) & Word::way)) [[likely]]
+	if (is_still_given(view, granule, from, theirs)) [[likely]]
 		return 0;
 	// The sender has died meanwhile: either this word goes back, or the supervisor has seen it.
 	Word undone = now;
@@ -918,9 +912,7 @@ int Room::confirm_receive(const View &view, std::uint32_t granule, DomainId from
 
 int Room::confirm_return(const View &view, std::uint32_t granule, DomainId from, Word theirs, Word now) noexcept
 {
-	const Word again{view.record(from, granule).word.load(std::memory_order_seq_cst)};
-
-	if (!((again.bits ^ theirs.bits) & Word::way)) [[likely]]
+	if (is_still_given(view, granule, from, theirs)) [[likely]]
 		return 0;
 	// The sender has died meanwhile, and whether the supervisor has seen this word, or thought that the buffer is
 	// where it went from here and freed it, nobody can say. Dropped, it is free in either case.

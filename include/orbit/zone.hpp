@@ -290,9 +290,9 @@ struct Census {
 	std::size_t twice = 0; ///< Somebody other than the owner says that it is his: 0 unless records are scribbled over.
 };
 
-/// The same of a heap that is mapped here, or as much of it as is before the zones' own memory, to be read only: maybe
-/// another program's, which is not trusted. False: it is no heap, or not whole.
-bool census_of(std::span<const std::byte> memory, Census *census);
+/// The same of a copy of a heap, as much of it as is before the zones' own memory. It may be another program's, and is not
+/// trusted. Nothing is written to it, and nobody else may write to it meanwhile. False: it is no heap, or not whole.
+bool census_of(std::span<std::byte> memory, Census *census);
 
 /// The supervisor's side. Not thread-safe: one thread at a time; domains go on meanwhile.
 class Heap {

@@ -4,12 +4,13 @@
 #include "../../isolation/status.h"
 
 #include <algorithm>
-#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <fcntl.h>
 #include <memory>
 #include <new>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,7 +21,6 @@ namespace {
 using orbit::isolation::Census;
 using orbit::isolation::DomainState;
 using orbit::isolation::DomainStatus;
-using orbit::isolation::Header;
 using orbit::isolation::SupervisorStatus;
 using orbit::isolation::max_domains;
 using orbit::isolation::max_zones;
@@ -67,26 +67,6 @@ public:
 
 private:
 	int fd_;
-};
-
-class ZeroedMemory {
-public:
-	explicit ZeroedMemory(std::uint64_t bytes) : bytes_(bytes)
-	{
-		memory_ = bytes ? mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) :
-				  MAP_FAILED;
-	}
-	ZeroedMemory(const ZeroedMemory &) = delete;
-	~ZeroedMemory()
-	{
-		if (memory_ != MAP_FAILED)
-			munmap(memory_, bytes_);
-	}
-	std::byte *data() const { return memory_ == MAP_FAILED ? nullptr : static_cast<std::byte *>(memory_); }
-
-private:
-	std::uint64_t bytes_;
-	void *memory_;
 };
 
 // "PREFIX<number>" or "PREFIX<number>:<part>".
@@ -150,16 +130,33 @@ bool read_domain(const File &file, std::uint64_t at, Domain *domain)
 	return false;
 }
 
+// Of a heap whose first parts these are. False: they are none, or have become others.
+bool take_census(const std::deque<File> &parts, std::uint64_t bytes, Census *census)
+{
+	// As much of it as there are no data for is never touched.
+	const std::unique_ptr<void, decltype(&std::free)> memory(std::calloc(bytes, 1), std::free);
+	auto *const heap = static_cast<std::byte *>(memory.get());
+	std::uint64_t at = 0;
+
+	for (const File &part : parts) {
+		const std::uint64_t size = std::min(part.size(), bytes - at); // it may have changed
+		if (heap)
+			part.read_data(heap + at, size);
+		at += size;
+	}
+	return heap && orbit::isolation::census_of({heap, bytes}, census);
+}
+
 } // namespace
 
 bool SupervisorFiles::add(int fd, std::string_view link)
 {
-	File file{0, 0, fd};
+	Found found{0, 0, fd};
 
-	if (parse(link, orbit::isolation::status_name, false, &file.supervisor, &file.part))
-		statuses_.push_back(file);
-	else if (parse(link, orbit::isolation::heap_name, true, &file.supervisor, &file.part))
-		heaps_.push_back(file);
+	if (parse(link, orbit::isolation::status_name, false, &found.supervisor, &found.part))
+		statuses_.push_back(found);
+	else if (parse(link, orbit::isolation::heap_name, true, &found.supervisor, &found.part))
+		heaps_.push_back(found);
 	else
 		return false;
 	return true;
@@ -167,15 +164,14 @@ bool SupervisorFiles::add(int fd, std::string_view link)
 
 std::vector<Domain> SupervisorFiles::read(const std::filesystem::path &fds) const
 {
-	const auto open_file = [&](int fd) { return orbitctl::File(fds / std::to_string(fd)); };
 	std::vector<Domain> all;
 
-	for (const File &each : statuses_) {
-		const auto same = [&](const File &other) { return other.supervisor == each.supervisor; };
+	for (const Found &each : statuses_) {
+		const auto same = [&](const Found &other) { return other.supervisor == each.supervisor; };
 		// What is open more than once is shown once.
 		if (&*std::find_if(statuses_.begin(), statuses_.end(), same) != &each)
 			continue;
-		const auto status = open_file(each.fd);
+		const File status(fds / std::to_string(each.fd));
 		struct {
 			std::uint64_t magic;
 			std::uint32_t size, domains, heap_parts;
@@ -186,26 +182,17 @@ std::vector<Domain> SupervisorFiles::read(const std::filesystem::path &fds) cons
 		    head.heap_parts > max_domains + max_zones + 1)
 			continue;
 
-		Census census;
-		bool counted = false;
-		const auto part = [&](unsigned number) {
-			const auto found = std::find_if(heaps_.begin(), heaps_.end(),
-							[&](const File &file) { return same(file) && file.part == number; });
-			return open_file(found == heaps_.end() ? -1 : found->fd);
-		};
 		// The header, and behind it the records, one part for each domain and the supervisor: as much as there is.
+		std::deque<File> parts;
 		std::uint64_t bytes = 0;
-		for (unsigned i = 0; i <= head.domains && i < head.heap_parts && bytes <= most_bytes; i++)
-			bytes += std::min(part(i).size(), most_bytes + 1);
-		if (const ZeroedMemory memory(bytes <= most_bytes ? bytes : 0); memory.data()) {
-			for (std::uint64_t i = 0, at = 0; i <= head.domains && i < head.heap_parts && at < bytes; i++) {
-				const auto file = part(static_cast<unsigned>(i));
-				const std::uint64_t size = std::min(file.size(), bytes - at); // it may have changed
-				file.read_data(memory.data() + at, size);
-				at += size;
-			}
-			counted = orbit::isolation::census_of({memory.data(), bytes}, &census);
+		for (unsigned i = 0; i <= head.domains && i < head.heap_parts && bytes <= most_bytes; i++) {
+			const auto found = std::find_if(heaps_.begin(), heaps_.end(),
+							[&](const Found &file) { return same(file) && file.part == i; });
+			if (found != heaps_.end())
+				bytes += std::min(parts.emplace_back(fds / std::to_string(found->fd)).size(), most_bytes + 1);
 		}
+		Census census;
+		const bool counted = bytes <= most_bytes && take_census(parts, bytes, &census);
 		for (std::uint32_t id = 0; id < head.domains; id++) {
 			Domain domain;
 

@@ -31,11 +31,11 @@ public:
 	std::vector<Domain> read(const std::filesystem::path &fds) const;
 
 private:
-	struct File {
+	struct Found {
 		unsigned supervisor, part;
 		int fd;
 	};
-	std::vector<File> statuses_, heaps_;
+	std::vector<Found> statuses_, heaps_;
 };
 
 } // namespace orbitctl
