@@ -49,11 +49,6 @@ std::string show(const std::optional<std::string> &word)
 	return word ? printable(*word) : "-";
 }
 
-std::string name_or_dash(const std::string &name)
-{
-	return name.empty() ? "-" : printable(name);
-}
-
 std::string show_address(const Number &address)
 {
 	char text[32];
@@ -208,6 +203,11 @@ std::string printable(std::string_view text)
 		text.remove_prefix(length ? length : 1);
 	}
 	return clean;
+}
+
+std::string name_or_dash(const std::string &name)
+{
+	return name.empty() ? "-" : printable(name);
 }
 
 std::string show(const Number &number)

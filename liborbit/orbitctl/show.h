@@ -25,6 +25,7 @@ private:
 
 // Fit for a terminal: control characters and what is not UTF-8 become question marks.
 std::string printable(std::string_view text);
+std::string name_or_dash(const std::string &name); // printable, "-" if there is none
 std::string show(const Number &number);	      // "-" if it is not known
 std::string show_bytes(const Number &number); // "12K"
 // "3 processes may not be looked into"

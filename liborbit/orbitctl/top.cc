@@ -159,7 +159,7 @@ std::string draw_domains(const Processes &processes, const std::vector<Process> 
 			const std::optional<Load> load = processes.load(domain.pid.value_or(0));
 
 			table.add({std::to_string(process.pid), printable(process.name),
-				   domain.name.empty() ? "-" : printable(domain.name), show(domain.pid), domain.state,
+				   name_or_dash(domain.name), show(domain.pid), domain.state,
 				   show_rate(domain.calls, before.calls, seconds), show(domain.calls), show(domain.failed),
 				   show(domain.starts), show(domain.owned), show(domain.lent),
 				   show_cpu(load, before.pid == domain.pid ? before.load : std::nullopt, seconds),
@@ -203,7 +203,7 @@ std::string draw(const Processes &processes, const std::vector<Process> &all, st
 		const bool same_process = before.pid == orbit.pid;
 
 		table.add({std::to_string(process->pid), printable(process->name),
-			   orbit.name.empty() ? "-" : printable(orbit.name), show(orbit.pid),
+			   name_or_dash(orbit.name), show(orbit.pid),
 			   orbit.state ? printable(*orbit.state) : "-", show(orbit.queued),
 			   show_rate(orbit.calls, before.calls, seconds), show(orbit.calls),
 			   show(orbit.failed), show(orbit.restarts),

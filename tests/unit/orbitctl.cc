@@ -2,8 +2,8 @@
 //
 // orbitctl on what kernels have said, and on what they never would: recorded texts of
 // /proc/PID/fdinfo, garbled ones, and directories that look like /proc.
-#include "../../liborbit/orbitctl/command.h"
 #include "../../isolation/status.h"
+#include "../../liborbit/orbitctl/command.h"
 #include "../../liborbit/orbitctl/show.h"
 
 #include <orbit/orbit.h>
@@ -375,7 +375,9 @@ TEST(Orbitctl_Domains, FilesThatMakeNoSense)
 				random() >> random() % 64;
 		ASSERT_EQ(pwrite(heap, wrong.data(), wrong.size(), 0), static_cast<ssize_t>(wrong.size()));
 		reinterpret_cast<std::uint32_t *>(status.get())[2 + random() % 3] = static_cast<std::uint32_t>(random() % 300);
-		ASSERT_EQ(pwrite(file, status.get(), round % 2 ? sizeof(*status) : 0, 0), static_cast<ssize_t>(round % 2 ? sizeof(*status) : 0));
+		if (round % 2) {
+			ASSERT_EQ(pwrite(file, status.get(), sizeof(*status), 0), ssize_t{sizeof(*status)});
+		}
 		for (const Domain &domain : list())
 			counted += domain.owned.has_value();
 	}
