@@ -60,13 +60,15 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo test test-distro stress bench bench-check bench-baseline bench-containers kernel boot install deb \
+.PHONY: help demo test test-debug test-distro stress bench bench-check bench-baseline bench-containers kernel boot install deb \
 	deps programs units sanitized clean fuzz-decoder FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      watch an application use orbits, on the patched kernel in a virtual machine'
-	@echo 'make test      all tests, here and in virtual machines'
+	@echo 'make test      the tests, here and in virtual machines on the patched kernel'
+	@echo 'make test-debug  those of the kernel and the promises on a kernel with all checkers, as after each change of'
+	@echo '               the patches (ORBIT_TEST_ALL=1: also what takes minutes there)'
 	@echo 'make test-distro  the promises on the kernel of this distribution, with all that it can turn on'
 	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers; and a storm of'
 	@echo '               KILLS=$(KILLS) of domains'
@@ -103,9 +105,11 @@ demo: deps
 		$(BUILD)/examples/system-map-audit /System.map
 
 test: programs sanitized
-	@kernel=$$($(call kernel,vm,$(KERNEL))) && debug=$$($(call kernel,debug,$(DEBUG_KERNEL))) && \
-	tests/all.py --build $(BUILD) --kernel "$$kernel" --debug-kernel "$$debug" \
+	@kernel=$$($(call kernel,vm,$(KERNEL))) && tests/all.py --build $(BUILD) --kernel "$$kernel" \
 		$(if $(OFF_KERNEL),--off-kernel "$(OFF_KERNEL)")
+
+test-debug: programs
+	@kernel=$$($(call kernel,debug,$(DEBUG_KERNEL))) && tests/all.py --build $(BUILD) --debug-kernel "$$kernel"
 
 test-distro: programs
 	@tests/distro.py --build $(BUILD)

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""All tests: on this host, and on the patched kernels in virtual machines.
+"""All tests: on this host, and on the patched kernel in virtual machines; or those on the kernel with
+all checkers.
 
-Normally run by `make test`, which builds what this needs.  The last line tells how many
-tests passed and failed; BUILD/results/ keeps what each machine said.
+Normally run by `make test` and `make test-debug`, which build what this needs.  The last line tells
+how many tests passed and failed; BUILD/results/ keeps what each machine said.
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
+import multiprocessing
 import os
 import re
 import shutil
@@ -38,7 +41,7 @@ FUZZ_SECONDS = 10       # for each fuzzer of the decoders; `make fuzz-decoder` t
 STRESS_SECONDS = 20     # of stress, and again of fuzz; `make stress` takes longer
 CENSUS_ROUNDS = 200
 TOLERANCE = 0.001       # of counted instructions, between two kernels
-# These take a minute or several each on the debug kernel: ORBIT_TEST_ALL=1 runs them there. All but the last four
+# These take minutes each on the debug kernel: ORBIT_TEST_ALL=1 runs them there. All but the last four
 # have been seen to pass, of access_test all but two of its 65; the patience of those is too short for it.
 NOT_ON_DEBUG = {"modes_test", "access_test", "abi_test", "queue_test", "cancel_test", "edges_test", "limits_test", "inject_test",
                 "p8_limits", "inherit", "refusals", "allocators", "fork_handlers", "out_of_memory"}
@@ -240,107 +243,158 @@ def run_guest(title, machine, tests, results, environment=ENVIRONMENT):
     return report.cases
 
 
+class Beside:
+    """One more process, which runs what leaves it to be judged beside the rest, and gives way to it: programs
+    whose time matters run here, those that compile and boot there."""
+
+    def __init__(self, progress):
+        self.progress = progress
+        self.process = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("fork"), os.nice, (10,))
+        self.running = []
+
+    @staticmethod
+    def timed(judge, arguments):
+        begin = time.monotonic()
+        return judge(*arguments), time.monotonic() - begin
+
+    def run(self, name, judge, *arguments):
+        future = self.process.submit(self.timed, judge, arguments)
+        future.add_done_callback(lambda done: self.progress(name, *done.result()))
+        self.running.append(future)
+
+    def cases(self):
+        """All of them, once they have ended."""
+        found = [case for future in self.running for case in future.result()[0]]
+        self.process.shutdown()
+        return found
+
+
+def run_host(build, kernel, results):
+    """What needs no machine of its own; the cases."""
+    print("host", flush=True)
+    cases = []
+
+    def progress(name, new, seconds):
+        vm.print_progress(vm.Test(name, []), new, seconds)
+
+    def host(name, judge, *arguments):
+        new, seconds = Beside.timed(judge, arguments)
+        cases.extend(new)
+        progress(name, new, seconds)
+
+    # The runner's own tests boot guests too, if they know a kernel.
+    os.environ["ORBIT_TEST_KERNEL"] = str(kernel)
+    os.environ["ORBIT_TEST_BUILD"] = str(build)
+    beside = Beside(progress)
+    # With an empty cache this fetches and compiles PostgreSQL, twice.
+    for target in ("vanilla", "ported"):
+        beside.run(f"postgres: {target}", run_here, f"postgres: {target}",
+                   postgres(target, build, POSTGRES_BUILD_SECONDS), POSTGRES_BUILD_SECONDS + 60)
+    for directory in sorted({file.parent for file in HERE.glob("**/test_*.py")}):
+        beside.run(directory.name, run_unittests, directory)
+    beside.run("liborbit check", run_here, "liborbit check", [
+        "make", "-s", "-C", str(HERE.parent / "liborbit"), "check", f"BUILD={(build / 'liborbit').resolve()}"])
+
+    host("examples", examples.judge_sources)
+    for directory in (build, *(build / sanitizer for sanitizer in SANITIZERS)):
+        for program in (expect(cases, "programs of tests/unit", programs(directory, "unit")) +
+                        expect(cases, "programs of tests/isolation", programs(directory, "isolation"))):
+            prefix = f"{directory.name}: " if directory != build else ""
+            host(prefix + program.name, run_here, prefix + program.name, [program])
+
+    for program in expect(cases, "programs of tests/fuzz-decoder", programs(build, "fuzz-decoder")):
+        host(f"fuzz-decoder {program.name}", run_fuzzer, program, results)
+    # The promises once more, by the portable backend, which works on this host's kernel.
+    for sanitizer, tracker in PORTABLE:
+        directory = build / sanitizer if sanitizer else build
+        kinds = ("conformance", "portable") + (() if sanitizer else ("compat",))
+        for program in (program for kind in kinds
+                        for program in expect(cases, f"programs of tests/{kind} for the portable backend",
+                                              programs(directory, kind))):
+            if program.name in NOT_SANITIZED.get(sanitizer, ()):
+                continue
+            name = f"portable, {sanitizer + ', ' if sanitizer else ''}{tracker}: {program.name}"
+            host(name, lambda *arguments: run_here(*arguments, ORBIT_BACKEND="portable",
+                                                   ORBIT_TRACKER=tracker, **LET_CRASH), name,
+                 [program] + (["--gtest_filter=-" + ":".join(NOT_BY[sanitizer])] if sanitizer in NOT_BY else []))
+
+    # What examples print is the same on either backend; the demo judges itself.
+    demo = vm.Test("demo", [str(build / "examples/system-map-audit"), str(kernel / "System.map")])
+    for _, tracker in (each for each in PORTABLE if not each[0]):
+        for test in examples.tests(build) + [demo]:
+            host(f"portable, {tracker}: {test.name}", run_example, test, tracker, "0")
+            if test is not demo:
+                host(f"portable, {tracker}, checked: {test.name}", run_example, test, tracker, "1")
+
+    cases += beside.cases()
+    for target in ("short-test", "short-regress", "short-demo"):
+        host(f"postgres: {target}", run_here, f"postgres: {target}",
+             postgres(target, build, POSTGRES_SECONDS), POSTGRES_SECONDS + 60)
+    return cases
+
+
+def run_on_kernel(build, kernel, off_kernel, results):
+    """What runs in virtual machines on the patched kernel; the cases."""
+    cases = []
+    machine = stress.make_machine(kernel)
+    cases += run_guest("vm", machine, guest_tests(cases, build, kernel) + long_tests(build, machine)
+                       + examples.tests(build), results)
+    counted = [vm.Test(path.name, [str(path)], COUNTED_SECONDS)
+               for path in expect(cases, "programs of tests/counted", programs(build, "counted"))]
+    machine = vm.Machine(kernel, icount=True, memory="2G")
+    with_orbits = run_guest("counted instructions", machine, counted, results)
+    cases += with_orbits
+    quick = run_guest("bench gate, counted instructions", bench.make_machine(kernel), bench.quick_tests(build),
+                      results)
+    cases += quick + bench.judge_quick(quick)
+    # There gdb finds its own files, and PostgreSQL all that it needs.
+    machine = vm.Machine(kernel, root="host", memory="2G")
+    cases += run_guest("debugger", machine, [
+        vm.Test("debugger", [sys.executable, str(HERE / "debugger/check.py"),
+                             str((build / "tests/debugger/debugged").resolve())],
+                DEBUGGER_SECONDS),
+        postgres_in_guest(build)], results)
+    if off_kernel:
+        without = run_guest("off kernel, counted instructions", vm.Machine(off_kernel, icount=True),
+                            [test for test in counted if test.name.startswith("p11")], results)
+        cases += without + compare_counted(with_orbits, without)
+    return cases
+
+
+def run_on_debug_kernel(build, kernel, results):
+    """What runs on the kernel with all checkers; the cases."""
+    cases = []
+    machine = stress.make_machine(kernel)
+    tests = guest_tests(cases, build, kernel)
+    if os.environ.get("ORBIT_TEST_ALL"):
+        tests += long_tests(build, machine)
+    else:
+        tests = [test for test in tests if test.name not in NOT_ON_DEBUG]
+    return cases + run_guest("debug kernel", machine, tests, results)
+
+
+def long_tests(build, machine):
+    """A short form of what `make stress` runs; each time with another seed."""
+    return stress.long_tests(build, machine, STRESS_SECONDS, CENSUS_ROUNDS, int(time.time()))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, required=True, help="where make built the tests")
-    parser.add_argument("--kernel", type=Path, required=True)
-    parser.add_argument("--debug-kernel", type=Path, help="without it, the debug run is left out")
+    kernels = parser.add_mutually_exclusive_group(required=True)
+    kernels.add_argument("--kernel", type=Path, help="run all but what belongs on the debug kernel")
+    kernels.add_argument("--debug-kernel", type=Path, help="run what belongs there, and nothing else")
     parser.add_argument("--off-kernel", type=Path,
                         help="one without CONFIG_ORBIT; without it, nothing is compared with it")
     options = parser.parse_args()
     results = options.build / "results"
 
-    print("host")
-    cases = []
-
-    def host(name, judge, *arguments):
-        begin = time.monotonic()
-        new = judge(*arguments)
-        cases.extend(new)
-        vm.print_progress(vm.Test(name, []), new, time.monotonic() - begin)
-
-    # The runner's own tests boot guests too, if they know a kernel.
-    os.environ["ORBIT_TEST_KERNEL"] = str(options.kernel)
-    os.environ["ORBIT_TEST_BUILD"] = str(options.build)
-    for directory in sorted({file.parent for file in HERE.glob("**/test_*.py")}):
-        host(directory.name, run_unittests, directory)
-    host("examples", examples.judge_sources)
-    host("liborbit check", run_here, "liborbit check", [
-        "make", "-s", "-C", str(HERE.parent / "liborbit"), "check",
-        f"BUILD={(options.build / 'liborbit').resolve()}"])
-    for build in (options.build, *(options.build / sanitizer for sanitizer in SANITIZERS)):
-        for program in (expect(cases, "programs of tests/unit", programs(build, "unit")) +
-                        expect(cases, "programs of tests/isolation", programs(build, "isolation"))):
-            prefix = f"{build.name}: " if build != options.build else ""
-            host(prefix + program.name, run_here, prefix + program.name, [program])
-
-    for program in expect(cases, "programs of tests/fuzz-decoder", programs(options.build, "fuzz-decoder")):
-        host(f"fuzz-decoder {program.name}", run_fuzzer, program, results)
-    # The promises once more, by the portable backend, which works on this host's kernel.
-    for build, tracker in PORTABLE:
-        directory = options.build / build if build else options.build
-        kinds = ("conformance", "portable") + (() if build else ("compat",))
-        for program in (program for kind in kinds
-                        for program in expect(cases, f"programs of tests/{kind} for the portable backend",
-                                              programs(directory, kind))):
-            if program.name in NOT_SANITIZED.get(build, ()):
-                continue
-            name = f"portable, {build + ', ' if build else ''}{tracker}: {program.name}"
-            host(name, lambda *arguments: run_here(*arguments, ORBIT_BACKEND="portable",
-                                                   ORBIT_TRACKER=tracker, **LET_CRASH), name,
-                 [program] + (["--gtest_filter=-" + ":".join(NOT_BY[build])] if build in NOT_BY else []))
-
-    # What examples print is the same on either backend; the demo judges itself.
-    demo = vm.Test("demo", [str(options.build / "examples/system-map-audit"),
-                            str(options.kernel / "System.map")])
-    for _, tracker in (each for each in PORTABLE if not each[0]):
-        for test in examples.tests(options.build) + [demo]:
-            host(f"portable, {tracker}: {test.name}", run_example, test, tracker, "0")
-            if test is not demo:
-                host(f"portable, {tracker}, checked: {test.name}", run_example, test, tracker, "1")
-
-    # With an empty cache this fetches and compiles PostgreSQL, twice.
-    for target, seconds in (("vanilla", POSTGRES_BUILD_SECONDS), ("ported", POSTGRES_BUILD_SECONDS),
-                            ("short-test", POSTGRES_SECONDS), ("short-regress", POSTGRES_SECONDS),
-                            ("short-demo", POSTGRES_SECONDS)):
-        host(f"postgres: {target}", run_here, f"postgres: {target}",
-             postgres(target, options.build, seconds), seconds + 60)
-
-    seed = int(time.time())
-
-    def guests(machine):
-        return (guest_tests(cases, options.build, machine.kernel)
-                + stress.long_tests(options.build, machine, STRESS_SECONDS, CENSUS_ROUNDS, seed))
-
-    machine = stress.make_machine(options.kernel)
-    cases += run_guest("vm", machine, guests(machine) + examples.tests(options.build), results)
-    counted = [vm.Test(path.name, [str(path)], COUNTED_SECONDS)
-               for path in expect(cases, "programs of tests/counted",
-                                  programs(options.build, "counted"))]
-    machine = vm.Machine(options.kernel, icount=True, memory="2G")
-    with_orbits = run_guest("counted instructions", machine, counted, results)
-    cases += with_orbits
-    quick = run_guest("bench gate, counted instructions", bench.make_machine(options.kernel),
-                      bench.quick_tests(options.build), results)
-    cases += quick + bench.judge_quick(quick)
-    # There gdb finds its own files, and PostgreSQL all that it needs.
-    machine = vm.Machine(options.kernel, root="host", memory="2G")
-    cases += run_guest("debugger", machine, [
-        vm.Test("debugger", [sys.executable, str(HERE / "debugger/check.py"),
-                             str((options.build / "tests/debugger/debugged").resolve())],
-                DEBUGGER_SECONDS),
-        postgres_in_guest(options.build)], results)
-    if options.off_kernel:
-        without = run_guest("off kernel, counted instructions", vm.Machine(options.off_kernel, icount=True),
-                            [test for test in counted if test.name.startswith("p11")], results)
-        cases += without + compare_counted(with_orbits, without)
     if options.debug_kernel:
-        machine = stress.make_machine(options.debug_kernel)
-        tests = (guests(machine) if os.environ.get("ORBIT_TEST_ALL") else
-                 [test for test in guest_tests(cases, options.build, machine.kernel)
-                  if test.name not in NOT_ON_DEBUG])
-        cases += run_guest("debug kernel", machine, tests, results)
+        cases = run_on_debug_kernel(options.build, options.debug_kernel, results)
+    else:
+        cases = run_host(options.build, options.kernel, results)
+        cases += run_on_kernel(options.build, options.kernel, options.off_kernel, results)
     print()
     return vm.conclude(cases)
 
