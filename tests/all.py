@@ -249,7 +249,7 @@ class Beside:
 
     def __init__(self, progress):
         self.progress = progress
-        self.process = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("fork"), os.nice, (10,))
+        self.process = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), os.nice, (10,))
         self.running = []
 
     @staticmethod
@@ -285,11 +285,12 @@ def run_host(build, kernel, results):
     # The runner's own tests boot guests too, if they know a kernel.
     os.environ["ORBIT_TEST_KERNEL"] = str(kernel)
     os.environ["ORBIT_TEST_BUILD"] = str(build)
-    beside = Beside(progress)
     # With an empty cache this fetches and compiles PostgreSQL, twice.
+    postgres_builds = Beside(progress)
     for target in ("vanilla", "ported"):
-        beside.run(f"postgres: {target}", run_here, f"postgres: {target}",
-                   postgres(target, build, POSTGRES_BUILD_SECONDS), POSTGRES_BUILD_SECONDS + 60)
+        postgres_builds.run(f"postgres: {target}", run_here, f"postgres: {target}",
+                            postgres(target, build, POSTGRES_BUILD_SECONDS), POSTGRES_BUILD_SECONDS + 60)
+    beside = Beside(progress)
     for directory in sorted({file.parent for file in HERE.glob("**/test_*.py")}):
         beside.run(directory.name, run_unittests, directory)
     beside.run("liborbit check", run_here, "liborbit check", [
@@ -326,7 +327,7 @@ def run_host(build, kernel, results):
             if test is not demo:
                 host(f"portable, {tracker}, checked: {test.name}", run_example, test, tracker, "1")
 
-    cases += beside.cases()
+    cases += postgres_builds.cases() + beside.cases()
     for target in ("short-test", "short-regress", "short-demo"):
         host(f"postgres: {target}", run_here, f"postgres: {target}",
              postgres(target, build, POSTGRES_SECONDS), POSTGRES_SECONDS + 60)

@@ -412,8 +412,15 @@ TEST_F(P6_Async, ACrashIsReportedWithItsTask)
 
 	orbit_log_to([](void *, int, const char *text) { message = text; }, nullptr);
 
-	auto died = value_or_throw(orbit.call_async({}, [] { std::raise(SIGABRT); }));
+	auto died = value_or_throw(orbit.call_async({}, [](int gate) {
+		char byte;
+
+		if (read(gate, &byte, 1) == 1)
+			std::raise(SIGABRT);
+	}, gate_.read_end));
 	auto never = value_or_throw(orbit.call_async({}, identity, 1));
+
+	open_gate();
 	const auto got = died.wait();
 
 	orbit_log_to(nullptr, nullptr);

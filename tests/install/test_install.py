@@ -144,6 +144,17 @@ class Installed(unittest.TestCase):
                     self.assertRegex(self.run_ok([program]), r"^-?\d+ \w.*\.\n$")
                     self.assertEqual("liborbit.so.0" in run(["objdump", "-p", program])[1], linked)
 
+    def test_cmake_where_usr_is_merged_and_bin_comes_first(self):
+        """CMake looks beside what PATH names: /bin, so it finds the package by the link /lib."""
+        destination = self.install("/usr/lib", "/usr")
+        for directory in "bin", "lib":
+            (destination / directory).symlink_to(f"usr/{directory}")
+        configured = ["cmake", "-S", CONSUMER, "-B", self.work / "cmake", "-DWANTED=" + ".".join(VERSION.split(".")[:2])]
+        self.run_ok(configured, PATH=f"{destination}/bin:{os.environ['PATH']}")
+        self.assertIn(f"{destination}/lib/cmake/orbit", (self.work / "cmake/CMakeCache.txt").read_text())
+        self.run_ok(["cmake", "--build", self.work / "cmake", "--target", "consumer-orbit"])
+        self.assertRegex(self.run_ok([self.work / "cmake/consumer-orbit"]), r"^-?\d+ \w.*\.\n$")
+
     def test_interfaces_with_cmake_and_make(self):
         """orbit_idl() and orbit-idl.mk: generated where it is needed, and not again."""
         destination = self.install()

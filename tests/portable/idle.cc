@@ -56,7 +56,11 @@ TEST(Idle, CallsBesideManyIdleOrbits)
 
 	const double beside = time_of_calls(orbit);
 
+	// With sanitizers it is not judged: what they add grows with what is mapped. A call that looked at each took five
+	// times as long.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	EXPECT_LT(beside, 2.5 * alone) << "alone: " << alone << " ms, beside others: " << beside << " ms";
+#endif
 	RecordProperty("ratio", std::to_string(beside / alone));
 	for (orbit::Orbit &each : idle)
 		ASSERT_EQ(each.call({}, [] { return 2; }), 2);
