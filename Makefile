@@ -223,7 +223,10 @@ $(BUILD)/tests/compat/%: tests/compat/%.cc $(compat_library)
 
 # Of the library's sources, for the fuzzer to see into it.
 fuzzed := $(foreach part,liborbit liborbit/common liborbit/kernel liborbit/portable liborbit/compat,$(wildcard $(part)/*.cc $(part)/*.h))
-$(fuzzers): $(BUILD)/%: %.cc $(fuzzed) $(wildcard tests/fuzz-decoder/*.h include/*.h include/orbit/*.h)
+# This one is of an example's code.
+$(filter-out %/deadlocks,$(fuzzers)): $(fuzzed)
+$(filter %/deadlocks,$(fuzzers)): $(wildcard examples/mysql-deadlock/detector/*.h)
+$(fuzzers): $(BUILD)/%: %.cc $(wildcard tests/fuzz-decoder/*.h include/*.h include/orbit/*.h)
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
 	@clang++ -std=c++20 -O1 -g -D_GNU_SOURCE -Iinclude -fno-exceptions -fno-rtti -Wall -Wextra -Werror \
