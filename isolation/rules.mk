@@ -4,7 +4,8 @@
 
 isolation_here := $(here)../isolation/
 isolation := $(BUILD)/liborbit-isolation.a
-isolation_objects := $(patsubst $(isolation_here)%.cc,$(BUILD)/isolation-objects/%.o,$(sort $(wildcard $(isolation_here)*.cc)))
+isolation_sources := $(sort $(wildcard $(isolation_here)*.cc $(isolation_here)*/*.cc))
+isolation_objects := $(patsubst $(isolation_here)%.cc,$(BUILD)/isolation-objects/%.o,$(isolation_sources))
 isolation_flags := -std=c++20 -D_GNU_SOURCE -I$(INCLUDE) -fPIC -MMD -MP $(warnings) \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
