@@ -14,12 +14,16 @@ DEBUG_KERNEL ?=
 KCSAN_KERNEL ?=
 DISTRO_KERNEL ?=
 OFF_KERNEL ?=
+DRIVERS_KERNEL ?=
 
 # How long `make stress` takes, without the builds and the census; and of that the rounds. And how many domains it kills
 # before that, which takes some minutes.
 MINUTES ?= 30
 ROUNDS ?= 10000
 KILLS ?= 10000
+
+# How often `make test-drivers` kills the driver, if not as often as its test does by itself.
+DRIVER_KILLS ?=
 
 # How long each of the fuzzers of `make fuzz-decoder` runs.
 FUZZ_MINUTES ?= 10
@@ -38,6 +42,8 @@ PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev li
 units := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/unit/*.cc tests/isolation/*.cc))
 # These do without the library, and are linked statically.
 static := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/stress/*.cc tests/fuzz/*.cc tests/counted/p11_*.cc))
+# What drives devices, in a virtual machine that has them.
+drivers := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/drivers/*.cc))
 gtests := $(filter-out $(static),$(units) \
 	$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/portable/*.cc tests/counted/*.cc)))
 # What runs here on the portable backend.
@@ -60,7 +66,7 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo test test-debug test-distro stress bench bench-check bench-baseline bench-containers kernel boot install deb \
+.PHONY: help demo test test-debug test-distro test-drivers stress bench bench-check bench-baseline bench-containers kernel boot install deb \
 	deps programs units sanitized clean fuzz-decoder FORCE
 .DELETE_ON_ERROR:
 
@@ -70,6 +76,8 @@ help:
 	@echo 'make test-debug  those of the kernel and the promises on a kernel with all checkers, as after each change of'
 	@echo '               the patches (ORBIT_TEST_ALL=1: also what takes minutes there)'
 	@echo 'make test-distro  the promises on the kernel of this distribution, with all that it can turn on'
+	@echo 'make test-drivers  drivers in domains, on the kernel of this distribution, with devices behind an IOMMU'
+	@echo '               (DRIVER_KILLS=1000 kills one as often)'
 	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers; and a storm of'
 	@echo '               KILLS=$(KILLS) of domains'
 	@echo 'make bench     what orbits cost: counted in a virtual machine, and timed here; tables and plots'
@@ -88,8 +96,8 @@ help:
 	@echo 'make deps      install the Debian packages that all this needs'
 	@echo 'make clean     delete $(BUILD)/; `linux-patches/build clean` deletes the kernels'
 	@echo
-	@echo 'BUILD=<directory> builds there.  KERNEL=<directory>, and DEBUG_, DISTRO_, KCSAN_ and'
-	@echo 'OFF_KERNEL likewise, use kernels that are built already.  Each of these installs and builds'
+	@echo 'BUILD=<directory> builds there.  KERNEL=<directory>, and DEBUG_, DISTRO_, DRIVERS_, KCSAN_'
+	@echo 'and OFF_KERNEL likewise, use kernels that are built already.  Each of these installs and builds'
 	@echo 'what it needs.'
 
 # $(call kernel,FLAVOUR,DIRECTORY): where to find a kernel, as a command.
@@ -114,6 +122,10 @@ test-debug: programs
 test-distro: programs
 	@tests/distro.py --build $(BUILD)
 	@kernel=$$($(call kernel,distro,$(DISTRO_KERNEL))) && tests/distro.py --build $(BUILD) --kernel "$$kernel"
+
+test-drivers: deps
+	@$(MAKE) -s -j$(JOBS) $(drivers)
+	@tests/drivers.py --build $(BUILD) $(if $(DRIVERS_KERNEL),--kernel "$(DRIVERS_KERNEL)") $(if $(DRIVER_KILLS),--kills $(DRIVER_KILLS))
 
 stress: programs
 	@ORBIT_STORM_KILLS=$(KILLS) $(BUILD)/tests/isolation/storm
@@ -174,7 +186,7 @@ $(library) $(compat_library) $(isolation_library) $(orbitctl_parts) &: FORCE
 	@$(MAKE) --no-print-directory -C liborbit all BUILD=$(abspath $(BUILD))/liborbit CXXFLAGS='$(CXXFLAGS)'
 
 $(addprefix $(BUILD)/tests/,unit/orbitctl conformance/orbitctl portable/orbitctl): $(orbitctl_parts) $(isolation_library)
-$(filter $(BUILD)/tests/isolation/%,$(units)): $(isolation_library)
+$(filter $(BUILD)/tests/isolation/%,$(units)) $(drivers): $(isolation_library)
 
 # Where orbit-idl puts what it makes, by the header's place.
 generated := $(BUILD)/generated
@@ -244,7 +256,7 @@ $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc examples/%/*.h) $(
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) $(interfaces) -o $@ $(filter %.cc,$^) $(domain_libraries) $(library) $(domain_libraries_after)
 
--include $(addsuffix .d,$(gtests) $(static) $(debugged) $(compats) $(benches))
+-include $(addsuffix .d,$(gtests) $(drivers) $(static) $(debugged) $(compats) $(benches))
 # With several sources there is only the last one's .d: an example's own headers are named above.
 -include $(wildcard $(BUILD)/examples/*.d)
 

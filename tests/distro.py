@@ -89,8 +89,8 @@ def run(*command):
     return done.stdout
 
 
-def modules(directory):
-    """{name: content} of MODULES and of what they need, in the order of loading."""
+def modules(directory, names=None):
+    """{name: content} of MODULES, or others, and of what they need, in the order of loading."""
     files = {re.sub(r"\.ko(\.xz)?$", "", file.name).replace("-", "_"): file for file in directory.rglob("*.ko*")}
     found = {}
 
@@ -105,12 +105,12 @@ def modules(directory):
             add(other.replace("-", "_"))
         found[name] = content
 
-    for name in MODULES:
+    for name in names or MODULES:
         add(name)
     return found
 
 
-def unpack(package, directory):
+def unpack(package, directory, names):
     """Put what a guest needs of a kernel's package in a directory; nothing is installed."""
     with tempfile.TemporaryDirectory(prefix="orbit-kernel-") as work:
         run("env", "-C", work, "apt-get", "-q", "download", package)
@@ -119,21 +119,21 @@ def unpack(package, directory):
         (new / "modules").mkdir(parents=True)
         (new / "bzImage").write_bytes(next(Path(work).glob("boot/vmlinuz-*")).read_bytes())
         (new / ".config").write_bytes(next(Path(work).glob("boot/config-*")).read_bytes())
-        for number, (name, content) in enumerate(modules(Path(work)).items()):
+        for number, (name, content) in enumerate(modules(Path(work), names).items()):
             (new / f"modules/{number:02}-{name}.ko").write_bytes(content)
         directory.parent.mkdir(parents=True, exist_ok=True)
         run("mv", "-T", new, directory)
 
 
-def distribution_kernel():
-    """Where the kernel of this distribution is, for a guest; fetched if it is not there."""
+def distribution_kernel(where="distribution", names=None):
+    """Where in the cache the kernel of this distribution is, with these modules; fetched if it is not there."""
     found = re.search(r"Depends: (linux-image-\S+)", run("apt-cache", "depends", PACKAGE))
     if not found:
         raise FileNotFoundError(f"{PACKAGE} depends on no kernel")
-    directory = vm.CACHE / "distribution" / found[1]
+    directory = vm.CACHE / where / found[1]
     if not directory.exists():
         print(f"distro: fetching {found[1]}", flush=True)
-        unpack(found[1], directory)
+        unpack(found[1], directory, names)
     return directory
 
 

@@ -252,6 +252,8 @@ class Machine:
     files: dict = dataclasses.field(default_factory=dict)   # guest path -> host path
     append: str = ""            # more of the kernel's command line
     cpu: str = ""               # QEMU's model, where the usual one is not wanted
+    iommu: bool = False         # an IOMMU that remaps interrupts, for devices that programs drive
+    devices: list = dataclasses.field(default_factory=list)     # more of QEMU's arguments
 
     def __post_init__(self):
         self.kernel = Path(self.kernel)
@@ -306,9 +308,14 @@ class Machine:
         append = f"console=ttyS0 panic=-1 no_timer_check {self.append}".strip()
         # Nested under some hypervisors, QEMU dies of a register that it may read and not write.
         cpu = self.cpu or ("host,arch-capabilities=off" if self.accel == "kvm" else "max")
-        command = [QEMU, "-M", "q35", "-accel", self.accel, "-nodefaults", "-no-user-config",
+        # The IOMMU comes before the devices that are behind it.
+        iommu = ["-device", "intel-iommu,intremap=on"] if self.iommu else []
+        if self.iommu:
+            append += " intel_iommu=on"
+        board = "q35,kernel-irqchip=split" if self.iommu else "q35"
+        command = [QEMU, "-M", board, "-accel", self.accel, "-nodefaults", "-no-user-config",
                    "-display", "none", "-no-reboot", "-m", self.memory, "-smp", str(self.cpus),
-                   "-cpu", cpu, "-serial", serial]
+                   "-cpu", cpu, "-serial", serial, *iommu, *self.devices]
         if QBOOT.exists():
             command += ["-bios", str(QBOOT)]
         if results:
@@ -776,6 +783,12 @@ def main():
         sub.add_argument("--append", default="", help="more of the kernel's command line")
         sub.add_argument("--file", action="append", default=[], metavar="HOST[:GUEST]",
                          help="a file for the guest, by default in its root directory")
+        sub.add_argument("--iommu", action="store_true",
+                         help="with an IOMMU, for devices that programs drive by VFIO")
+        sub.add_argument("--drive", action="append", default=[], metavar="QEMU",
+                         help="a block device's backend, as QEMU's option of this name")
+        sub.add_argument("--device", action="append", default=[], metavar="QEMU",
+                         help="a device, as QEMU's option of this name")
         if name == "boot":
             sub.add_argument("--chdir", default="/root", help="where in the guest to begin")
         else:
@@ -795,7 +808,10 @@ def main():
     try:
         machine = Machine(options.kernel, icount=getattr(options, "icount", False),
                           cpus=options.cpus, memory=options.memory, root=options.root,
-                          files=files, append=options.append)
+                          files=files, append=options.append, iommu=options.iommu,
+                          devices=[argument for option in ("drive", "device")
+                                   for value in getattr(options, option)
+                                   for argument in (f"-{option}", value)])
         if options.command == "boot":
             print(f"vm: booting with {machine.accel}; leave with `exit`, or Ctrl-A X")
             return machine.shell(options.chdir)

@@ -1,0 +1,655 @@
+// SPDX-License-Identifier: MIT
+//
+// The NVMe driver's device layer, in this program itself, against a controller that none of us wrote; and Linux's driver,
+// which finds what ours has written, and the reverse.
+#include "machine.h"
+
+#include "../../isolation/nvme/controller.h"
+
+#include <map>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+namespace {
+
+using namespace machine;
+using namespace orbit::nvme;
+using orbit::pci::Bar;
+using orbit::pci::Device;
+
+constexpr std::uint64_t iova = 0x10000000;
+constexpr std::size_t data_bytes = 8 << 20;
+const std::string nvme_class = "010802";
+
+std::string address()
+{
+	const auto found = devices_of(nvme_class);
+
+	return found.empty() ? "" : found[0];
+}
+
+// A controller that runs, with memory.
+struct Running {
+	explicit Running(ControllerOptions options = {}, std::span<const int> events = {})
+		: pages(data_bytes + Controller::memory_for(options)), dma(pages.span(), iova)
+	{
+		auto opened = Device::open(address());
+		if (!opened) {
+			ADD_FAILURE() << words_of(opened);
+			return;
+		}
+		device = std::move(*opened);
+		if (auto mapped = device->map_dma({pages.span().data(), pages.span().size(), iova}); !mapped) {
+			ADD_FAILURE() << words_of(mapped);
+			return;
+		}
+		if (auto on = device->enable(); !on) {
+			ADD_FAILURE() << words_of(on);
+			return;
+		}
+		if (auto set = device->set_interrupts(events); !set) {
+			ADD_FAILURE() << words_of(set);
+			return;
+		}
+		auto mapped = Bar::map(device->descriptor(), 0);
+		if (!mapped) {
+			ADD_FAILURE() << words_of(mapped);
+			return;
+		}
+		bar.emplace(std::move(*mapped));
+		data = *dma.take(data_bytes, 4096);
+		auto started = Controller::start(*bar, dma, options);
+		if (!started) {
+			ADD_FAILURE() << words_of(started);
+			return;
+		}
+		controller = std::move(*started);
+	}
+
+	// One command, from its submission to its end: 0 or an errno value.
+	int run(const Request &request)
+	{
+		QueuePair &queue = controller->queue(0);
+		Outcome outcome{};
+
+		if (const auto taken = queue.submit(request); !taken)
+			return taken.error().code();
+		queue.ring();
+		if (!wait_until([&] { return !queue.poll({&outcome, 1}).empty(); }))
+			return ETIME;
+		EXPECT_EQ(outcome.tag, request.tag);
+		return outcome.error;
+	}
+
+	Pages pages;
+	DmaMemory dma;
+	std::span<std::byte> data;
+	std::unique_ptr<Device> device;
+	std::optional<Bar> bar;
+	std::unique_ptr<Controller> controller;
+};
+
+class Nvme : public testing::Test {
+protected:
+	void SetUp() override
+	{
+		ASSERT_NE(address(), "") << "this machine has no NVMe controller";
+		ASSERT_TRUE(give(address(), "vfio-pci"));
+	}
+};
+
+TEST_F(Nvme, SaysWhatLinuxSaysOfIt)
+{
+	struct Space {
+		std::uint64_t sectors;
+		std::string block;
+	};
+	std::map<std::uint32_t, Space> known;
+
+	ASSERT_TRUE(give(address(), "nvme"));
+	for (const std::uint32_t id : {1u, 2u}) {
+		const std::string name = linux_namespace(address(), id).substr(5);
+
+		known[id] = {std::stoull(read_text("/sys/block/" + name + "/size")),
+			     read_text("/sys/block/" + name + "/queue/logical_block_size")};
+	}
+	ASSERT_TRUE(give(address(), "vfio-pci"));
+
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	EXPECT_EQ(on.controller->model(), "QEMU NVMe Ctrl");
+	EXPECT_EQ(on.controller->serial(), "orbit");
+	EXPECT_EQ(on.device->identity().class_code, 0x010802u);
+	for (const auto &[id, space] : known) {
+		const Namespace *const ours = on.controller->find(id);
+
+		ASSERT_TRUE(ours);
+		EXPECT_EQ(std::to_string(ours->block_bytes), space.block);
+		EXPECT_EQ(ours->blocks * ours->block_bytes, space.sectors * 512);
+	}
+	EXPECT_NE(on.controller->find(1)->block_bytes, on.controller->find(2)->block_bytes);
+	EXPECT_FALSE(on.controller->find(9));
+}
+
+// Random places and lengths, as many commands under way as there is room for.
+class Traffic {
+public:
+	explicit Traffic(Running &on, unsigned seed) : on_(on), random_(seed) {}
+
+	// What each block of a namespace holds then, by its version; 0 is what nobody has written.
+	std::map<std::uint64_t, std::uint64_t> write(const Namespace &space, unsigned commands)
+	{
+		std::map<std::uint64_t, std::uint64_t> written;
+
+		run(space, commands, Op::write, [&](const Request &request, std::span<std::byte> bytes) {
+			for (std::uint64_t i = 0; i < request.blocks; i++) {
+				fill(bytes.subspan(i * space.block_bytes, space.block_bytes), space.id, request.lba + i, request.tag + 1);
+				written[request.lba + i] = request.tag + 1;
+			}
+		}, [](const Request &, std::span<std::byte>) {});
+		return written;
+	}
+
+	void verify(const Namespace &space, unsigned commands, const std::function<std::uint64_t(std::uint64_t)> &version)
+	{
+		run(space, commands, Op::read,
+		    [](const Request &, std::span<std::byte> bytes) { std::fill(bytes.begin(), bytes.end(), std::byte{0x5a}); },
+		    [&](const Request &request, std::span<std::byte> bytes) {
+			    for (std::uint64_t i = 0; i < request.blocks; i++)
+				    if (const std::uint64_t wanted = version(request.lba + i))
+					    wrong += !holds(bytes.subspan(i * space.block_bytes, space.block_bytes), space.id,
+							    request.lba + i, wanted);
+		    });
+	}
+
+	std::size_t wrong = 0;
+	std::size_t most = 0; // commands under way
+
+private:
+	static constexpr std::size_t area = 64 << 10;
+
+	// Each command has an area of the memory, and begins somewhere in its first page. No two write to the same place.
+	void run(const Namespace &space, unsigned commands, Op op, const std::function<void(const Request &, std::span<std::byte>)> &before,
+		 const std::function<void(const Request &, std::span<std::byte>)> &after)
+	{
+		QueuePair &queue = on_.controller->queue(random_() % on_.controller->queues());
+		const std::uint64_t most_blocks = std::min(area - 4096, on_.controller->limits().max_transfer) / space.block_bytes;
+		std::vector<unsigned> areas(data_bytes / area);
+		std::map<std::uint64_t, std::pair<Request, unsigned>> under_way;
+		unsigned begun = 0, ended = 0;
+		std::uint64_t slots = space.blocks / most_blocks;
+
+		for (unsigned i = 0; i < areas.size(); i++)
+			areas[i] = i;
+		while (ended < commands) {
+			Outcome room[16];
+
+			while (begun < commands && !areas.empty()) {
+				const unsigned where = areas.back();
+				const std::uint64_t slot = (std::uint64_t{begun} * 7919 + offset_) % slots;
+				const std::uint64_t blocks = 1 + random_() % most_blocks;
+				std::byte *const at = on_.data.data() + where * area + random_() % 1024 * 4;
+				const Request request{.op = op, .nsid = space.id,
+						      .lba = slot * most_blocks + random_() % (most_blocks - blocks + 1),
+						      .blocks = static_cast<std::uint32_t>(blocks), .data = at, .tag = begun};
+
+				before(request, {at, blocks * space.block_bytes});
+				if (!queue.submit(request))
+					break;
+				areas.pop_back();
+				under_way[request.tag] = {request, where};
+				begun++;
+			}
+			queue.ring();
+			most = std::max<std::size_t>(most, queue.under_way());
+
+			const auto outcomes = queue.poll(room);
+
+			for (const Outcome &outcome : outcomes) {
+				const auto found = under_way.find(outcome.tag);
+
+				ASSERT_NE(found, under_way.end());
+				ASSERT_EQ(outcome.error, 0);
+				const auto [request, where] = found->second;
+
+				after(request, {static_cast<std::byte *>(request.data), request.blocks * space.block_bytes});
+				areas.push_back(where);
+				under_way.erase(found);
+				ended++;
+			}
+			if (outcomes.empty())
+				std::this_thread::yield();
+		}
+	}
+
+	Running &on_;
+	std::mt19937 random_;
+	std::uint64_t offset_ = 0;
+};
+
+TEST_F(Nvme, WhatItWritesLinuxReadsAndTheReverse)
+{
+	constexpr unsigned commands = 120;
+	std::map<std::uint32_t, std::map<std::uint64_t, std::uint64_t>> written;
+	std::vector<Namespace> spaces;
+	{
+		Running on({.queues = 2});
+
+		ASSERT_TRUE(on.controller);
+		Traffic traffic(on, 1);
+
+		spaces = {*on.controller->find(1), *on.controller->find(2)};
+		for (const Namespace &space : spaces) {
+			written[space.id] = traffic.write(space, commands);
+			traffic.verify(space, commands, [&](std::uint64_t lba) {
+				const auto found = written[space.id].find(lba);
+				return found == written[space.id].end() ? 0 : found->second;
+			});
+			EXPECT_EQ(traffic.wrong, 0u) << "namespace " << space.id;
+			EXPECT_EQ(on.run({.op = Op::flush, .nsid = space.id}), 0);
+		}
+		EXPECT_GT(traffic.most, 60u);
+		EXPECT_TRUE(on.controller->look_after());
+		EXPECT_TRUE(on.controller->shut_down());
+	}
+
+	ASSERT_TRUE(give(address(), "nvme"));
+	for (const Namespace &space : spaces) {
+		const int file = open(linux_namespace(address(), space.id).c_str(), O_RDWR | O_DIRECT);
+		Pages buffer(64 << 10);
+		std::size_t wrong = 0;
+
+		ASSERT_GE(file, 0);
+		// What lies side by side is read at once.
+		for (auto run = written[space.id].begin(); run != written[space.id].end();) {
+			const std::uint64_t first = run->first;
+			std::uint64_t n = 0;
+			auto end = run;
+
+			while (end != written[space.id].end() && end->first == first + n && (n + 1) * space.block_bytes <= buffer.span().size())
+				end++, n++;
+			const auto bytes = static_cast<ssize_t>(n * space.block_bytes);
+			if (pread(file, buffer.span().data(), static_cast<std::size_t>(bytes), static_cast<off_t>(first * space.block_bytes)) != bytes)
+				wrong += n;
+			else
+				for (std::uint64_t i = 0; i < n; i++, run++)
+					wrong += !holds(buffer.span().subspan(i * space.block_bytes, space.block_bytes), space.id, run->first,
+							run->second);
+			run = end;
+		}
+		EXPECT_EQ(wrong, 0u) << "of " << written[space.id].size() << ", namespace " << space.id;
+
+		// Now the reverse: another version all over the beginning.
+		const std::uint64_t blocks = (4 << 20) / space.block_bytes, at_once = buffer.span().size() / space.block_bytes;
+
+		for (std::uint64_t lba = 0; lba < blocks; lba += at_once) {
+			for (std::uint64_t i = 0; i < at_once; i++)
+				fill(buffer.span().subspan(i * space.block_bytes, space.block_bytes), space.id, lba + i, 77);
+			ASSERT_EQ(pwrite(file, buffer.span().data(), buffer.span().size(), static_cast<off_t>(lba * space.block_bytes)),
+				  static_cast<ssize_t>(buffer.span().size()));
+		}
+		EXPECT_EQ(fsync(file), 0);
+		close(file);
+	}
+
+	ASSERT_TRUE(give(address(), "vfio-pci"));
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	Traffic traffic(on, 2);
+
+	for (const Namespace &space : spaces) {
+		const std::uint64_t blocks = (4 << 20) / space.block_bytes;
+
+		traffic.verify(space, commands, [&](std::uint64_t lba) {
+			const auto found = written[space.id].find(lba);
+
+			return lba < blocks ? 77 : found == written[space.id].end() ? 0 : found->second;
+		});
+		EXPECT_EQ(traffic.wrong, 0u) << "namespace " << space.id;
+	}
+}
+
+TEST_F(Nvme, TransfersOfAllSizesHaveTheirPagesInOrder)
+{
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	const Namespace space = *on.controller->find(1);
+	const std::size_t most = on.controller->limits().max_transfer;
+
+	ASSERT_LE(2 * most + 8192, data_bytes);
+	for (const std::size_t bytes : {std::size_t{512}, std::size_t{4096}, std::size_t{4608}, std::size_t{8192}, std::size_t{8704}, most})
+		for (const std::size_t offset : {0, 4, 512, 4092}) {
+			const std::span<std::byte> from = on.data.subspan(offset, bytes), to = on.data.subspan(most + 4096 + offset, bytes);
+			const auto blocks = static_cast<std::uint32_t>(bytes / space.block_bytes);
+
+			std::fill(on.data.begin(), on.data.end(), std::byte{0xee});
+			fill(from, 1, bytes, offset);
+			ASSERT_EQ(on.run({.op = Op::write, .nsid = 1, .lba = 64, .blocks = blocks, .data = from.data()}), 0);
+			ASSERT_EQ(on.run({.op = Op::read, .nsid = 1, .lba = 64, .blocks = blocks, .data = to.data()}), 0);
+			EXPECT_TRUE(std::ranges::equal(from, to)) << bytes << " at " << offset;
+			// Nothing before and behind.
+			EXPECT_EQ(to.data()[-1], std::byte{0xee});
+			EXPECT_EQ(to.data()[bytes], std::byte{0xee});
+		}
+}
+
+TEST_F(Nvme, ClearsBlocksAndForgetsThem)
+{
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	ASSERT_TRUE(on.controller->limits().write_zeroes);
+	ASSERT_TRUE(on.controller->limits().discard);
+	for (const std::uint32_t id : {1u, 2u}) {
+		const Namespace space = *on.controller->find(id);
+		const std::span<std::byte> data = on.data.first(8 * space.block_bytes);
+
+		fill(data, id, 1, 2);
+		ASSERT_EQ(on.run({.op = Op::write, .nsid = id, .lba = 8, .blocks = 8, .data = data.data()}), 0);
+		ASSERT_EQ(on.run({.op = Op::write_zeroes, .nsid = id, .lba = 9, .blocks = 6}), 0);
+		ASSERT_EQ(on.run({.op = Op::read, .nsid = id, .lba = 8, .blocks = 8, .data = data.data()}), 0);
+		for (std::uint32_t block = 0; block < 8; block++) {
+			const auto bytes = data.subspan(block * space.block_bytes, space.block_bytes);
+			const bool zero = std::ranges::all_of(bytes, [](std::byte b) { return b == std::byte{0}; });
+
+			EXPECT_EQ(zero, block != 0 && block != 7) << block;
+		}
+		EXPECT_EQ(on.run({.op = Op::discard, .nsid = id, .lba = 8, .blocks = 8}), 0);
+		EXPECT_EQ(on.run({.op = Op::flush, .nsid = id}), 0);
+	}
+}
+
+TEST_F(Nvme, AsManyCommandsAreUnderWayAsMayBe)
+{
+	Running on({.depth = 1023});
+
+	ASSERT_TRUE(on.controller);
+	QueuePair &queue = on.controller->queue(0);
+
+	ASSERT_EQ(queue.depth(), 1023u);
+	for (int round = 0; round < 2; round++) {
+		std::vector<unsigned> ends(queue.depth());
+		unsigned ended = 0;
+
+		for (unsigned i = 0; i < queue.depth(); i++)
+			ASSERT_TRUE(queue.submit({.op = Op::read, .nsid = 1, .lba = i, .blocks = 1, .data = on.data.data() + i * 512, .tag = i}));
+		EXPECT_EQ(error_of(queue.submit({.op = Op::flush, .nsid = 1})), EAGAIN);
+		queue.ring();
+		EXPECT_TRUE(wait_until([&] {
+			Outcome room[100];
+
+			for (const Outcome &outcome : queue.poll(room)) {
+				EXPECT_EQ(outcome.error, 0);
+				ends[outcome.tag]++;
+				ended++;
+			}
+			return ended == queue.depth();
+		}));
+		EXPECT_TRUE(std::ranges::all_of(ends, [](unsigned n) { return n == 1; }));
+		EXPECT_EQ(queue.under_way(), 0u);
+	}
+}
+
+TEST_F(Nvme, InterruptsTellOfCompletions)
+{
+	const int events[] = {eventfd(0, EFD_CLOEXEC), eventfd(0, EFD_CLOEXEC)}; // of the admin queue, and of the first
+	Running on({.interrupts = true}, events);
+
+	ASSERT_TRUE(on.controller);
+	ASSERT_GE(on.device->interrupts(), 2u);
+	const std::vector<int> many(on.device->interrupts() + 1, -1);
+	pollfd told{events[1], POLLIN, 0};
+
+	EXPECT_EQ(error_of(on.device->set_interrupts(many)), ENOSPC);
+	for (int round = 0; round < 3; round++) {
+		Outcome outcome{};
+		std::uint64_t count = 0;
+
+		EXPECT_EQ(poll(&told, 1, 0), 0);
+		ASSERT_TRUE(on.controller->queue(0).submit({.op = Op::read, .nsid = 1, .lba = 0, .blocks = 1, .data = on.data.data()}));
+		on.controller->queue(0).ring();
+		ASSERT_EQ(poll(&told, 1, 20000), 1);
+		EXPECT_EQ(on.controller->queue(0).poll({&outcome, 1}).size(), 1u);
+		EXPECT_EQ(outcome.error, 0);
+		EXPECT_EQ(read(events[1], &count, sizeof(count)), static_cast<ssize_t>(sizeof(count)));
+	}
+	EXPECT_TRUE(on.device->set_interrupts({}));
+	for (const int event : events)
+		close(event);
+}
+
+TEST_F(Nvme, RefusesWhatIsNoRequest)
+{
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	const Namespace space = *on.controller->find(1);
+	const auto most = static_cast<std::uint32_t>(on.controller->limits().max_transfer / space.block_bytes);
+	Request good{.op = Op::read, .nsid = 1, .lba = 0, .blocks = 1, .data = on.data.data()};
+	const auto with = [&](auto &&change) {
+		Request request = good;
+
+		change(request);
+		return error_of(on.controller->queue(0).submit(request));
+	};
+
+	EXPECT_EQ(with([](Request &r) { r.blocks = 0; }), EINVAL);
+	EXPECT_EQ(with([&](Request &r) { r.blocks = most + 1; }), EINVAL);
+	EXPECT_EQ(with([](Request &r) { r.blocks = ~0u; }), EFBIG);
+	EXPECT_EQ(with([&](Request &r) { r.lba = space.blocks; }), EFBIG);
+	EXPECT_EQ(with([&](Request &r) { r.lba = space.blocks - 1, r.blocks = 2; }), EFBIG);
+	EXPECT_EQ(with([](Request &r) { r.lba = ~std::uint64_t{0}; }), EFBIG);
+	EXPECT_EQ(with([](Request &r) { r.nsid = 9; }), ENODEV);
+	EXPECT_EQ(with([](Request &r) { r.nsid = 0; }), ENODEV);
+	EXPECT_EQ(with([](Request &r) { r.nsid = ~0u; }), ENODEV);
+	EXPECT_EQ(with([](Request &r) { r.data = nullptr; }), EFAULT);
+	EXPECT_EQ(with([](Request &r) { r.data = &r; }), EFAULT);
+	EXPECT_EQ(with([&](Request &r) { r.data = on.pages.span().data() + on.pages.span().size() - 256; }), EFAULT);
+	EXPECT_EQ(with([&](Request &r) { r.data = on.data.data() + 2; }), EFAULT);
+	EXPECT_EQ(with([](Request &r) { r.op = static_cast<Op>(77); }), EINVAL);
+	EXPECT_EQ(with([&](Request &r) { r.op = Op::write_zeroes, r.blocks = 0x10001; }), EINVAL);
+	EXPECT_EQ(on.controller->queue(0).under_way(), 0u);
+	EXPECT_EQ(on.run(good), 0);
+}
+
+// The machine's third namespace has a sector that cannot be read, one that cannot be written, and cannot be flushed.
+TEST_F(Nvme, WhatTheMediumHasLostIsAnErrorOfThatCommand)
+{
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	ASSERT_TRUE(on.controller->find(3));
+	EXPECT_EQ(on.run({.op = Op::read, .nsid = 3, .lba = 100, .blocks = 1, .data = on.data.data()}), 0);
+	EXPECT_EQ(on.run({.op = Op::read, .nsid = 3, .lba = 2048, .blocks = 1, .data = on.data.data()}), ENODATA);
+	EXPECT_EQ(on.run({.op = Op::read, .nsid = 3, .lba = 2040, .blocks = 16, .data = on.data.data()}), ENODATA);
+	EXPECT_EQ(on.run({.op = Op::read, .nsid = 3, .lba = 101, .blocks = 1, .data = on.data.data()}), 0);
+	EXPECT_EQ(on.run({.op = Op::write, .nsid = 3, .lba = 3072, .blocks = 1, .data = on.data.data()}), EIO);
+	EXPECT_EQ(on.run({.op = Op::write, .nsid = 3, .lba = 3073, .blocks = 1, .data = on.data.data()}), 0);
+	EXPECT_EQ(on.run({.op = Op::flush, .nsid = 3}), EIO);
+	EXPECT_EQ(on.run({.op = Op::flush, .nsid = 1}), 0);
+	EXPECT_FALSE(on.controller->failed());
+}
+
+TEST_F(Nvme, OneThatIsTakenAwayEndsAllThatIsUnderWay)
+{
+	Running on;
+	std::vector<unsigned> ends(64);
+	Outcome room[10];
+
+	ASSERT_TRUE(on.controller);
+	QueuePair &queue = on.controller->queue(0);
+
+	for (unsigned i = 0; i < ends.size(); i++)
+		ASSERT_TRUE(queue.submit({.op = Op::read, .nsid = 3, .lba = 8192 + i, .blocks = 1, .data = on.data.data() + i * 512, .tag = i}));
+	queue.ring();
+	ASSERT_TRUE(set_present(address(), false));
+	EXPECT_EQ(error_of(on.controller->look_after()), ENOTRECOVERABLE);
+	EXPECT_TRUE(wait_until([&] {
+		for (const Outcome &outcome : queue.poll(room)) {
+			EXPECT_TRUE(outcome.error == 0 || outcome.error == ENOTRECOVERABLE) << outcome.error;
+			ends[outcome.tag]++;
+		}
+		return !queue.under_way();
+	}));
+	EXPECT_TRUE(std::ranges::all_of(ends, [](unsigned n) { return n == 1; }));
+	EXPECT_EQ(error_of(queue.submit({.op = Op::flush, .nsid = 1})), ENOTRECOVERABLE);
+	on.controller.reset();
+	on.device->silence();
+	DmaMemory dma(on.pages.span(), iova);
+
+	ASSERT_TRUE(on.device->map_dma({on.pages.span().data(), on.pages.span().size(), iova}));
+	ASSERT_TRUE(on.device->enable());
+	ASSERT_TRUE(set_present(address(), false));
+	EXPECT_FALSE(Controller::start(*on.bar, dma, {}));
+	// It is back.
+	ASSERT_TRUE(on.device->enable());
+	DmaMemory again(on.pages.span(), iova);
+	const auto started = Controller::start(*on.bar, again, {});
+	EXPECT_TRUE(started) << words_of(started);
+}
+
+TEST_F(Nvme, ASilentDeviceWritesNothingAndStartsAnew)
+{
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	QueuePair &queue = on.controller->queue(0);
+
+	// Under way while it is silenced.
+	for (unsigned i = 0; i < 64; i++)
+		ASSERT_TRUE(queue.submit({.op = Op::read, .nsid = 2, .lba = i * 16, .blocks = 16, .data = on.data.data() + i * 65536, .tag = i}));
+	queue.ring();
+	const auto silent = on.device->silence();
+
+	ASSERT_TRUE(silent) << words_of(silent);
+	std::vector<std::byte> before(on.pages.span().begin(), on.pages.span().end());
+
+	std::this_thread::sleep_for(std::chrono::milliseconds(200));
+	EXPECT_TRUE(std::ranges::equal(before, on.pages.span()));
+
+	// The driver's doorbells do nothing now.
+	queue.ring();
+	std::this_thread::sleep_for(std::chrono::milliseconds(50));
+	EXPECT_TRUE(std::ranges::equal(before, on.pages.span()));
+	EXPECT_FALSE(on.controller->look_after() && queue.under_way() == 0);
+
+	on.controller.reset();
+	ASSERT_TRUE(on.device->map_dma({on.pages.span().data(), on.pages.span().size(), iova}));
+	ASSERT_TRUE(on.device->enable());
+	DmaMemory dma(on.pages.span(), iova);
+
+	on.data = *dma.take(data_bytes, 4096);
+	auto again = Controller::start(*on.bar, dma, {});
+
+	ASSERT_TRUE(again) << words_of(again);
+	on.controller = std::move(*again);
+	EXPECT_EQ(on.run({.op = Op::read, .nsid = 1, .lba = 0, .blocks = 1, .data = on.data.data()}), 0);
+	on.controller.reset();
+}
+
+// What the driver has not been given the device does not reach: the IOMMU sees to that.
+TEST_F(Nvme, MemoryThatIsNotTheDevicesIsNotReached)
+{
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	Pages other(on.pages.span().size());
+
+	ASSERT_TRUE(on.device->unmap_dma(iova));
+	ASSERT_TRUE(on.device->map_dma({other.span().data(), other.span().size(), iova}));
+	for (unsigned i = 0; i < 16; i++)
+		ASSERT_TRUE(on.controller->queue(0).submit({.op = Op::read, .nsid = 1, .lba = 0, .blocks = 1, .data = on.data.data() + i * 512}));
+
+	const std::vector<std::byte> was(on.pages.span().begin(), on.pages.span().end());
+
+	on.controller->queue(0).ring();
+	std::this_thread::sleep_for(std::chrono::milliseconds(200));
+	EXPECT_TRUE(std::ranges::equal(was, on.pages.span()));
+	EXPECT_TRUE(on.device->silence());
+	on.controller.reset();
+}
+
+TEST_F(Nvme, IsRefusedWhereItCannotBeHad)
+{
+	EXPECT_EQ(error_of(Device::open("")), EINVAL);
+	EXPECT_EQ(error_of(Device::open("0000:00:1f")), EINVAL);
+	EXPECT_EQ(error_of(Device::open("/dev/nvme0")), EINVAL);
+	EXPECT_EQ(error_of(Device::open("0000:00:1e.7")), ENODEV);
+	{
+		auto once = Device::open(address());
+
+		ASSERT_TRUE(once) << words_of(once);
+		EXPECT_EQ(error_of(Device::open(address())), EBUSY);
+		EXPECT_EQ(error_of((*once)->map_dma({nullptr, 0, 0})), EINVAL);
+		EXPECT_EQ(error_of((*once)->map_dma({reinterpret_cast<void *>(4096), 100, 0})), EINVAL);
+		EXPECT_EQ(error_of((*once)->unmap_dma(4096)), ENOENT);
+		EXPECT_EQ(error_of((*once)->read_config(1 << 20, 4)), ERANGE);
+		EXPECT_EQ(error_of(Bar::map((*once)->descriptor(), 6)), ENOENT);
+		EXPECT_EQ(error_of(Bar::map((*once)->descriptor(), 3)), ENOENT);
+	}
+	ASSERT_TRUE(give(address(), "nvme"));
+	EXPECT_EQ(error_of(Device::open(address())), ENXIO);
+	EXPECT_EQ(driver_of(address()), "nvme");
+}
+
+TEST_F(Nvme, TooLittleMemoryIsSaid)
+{
+	auto device = Device::open(address());
+
+	ASSERT_TRUE(device) << words_of(device);
+	Pages pages(64 << 10);
+
+	ASSERT_TRUE((*device)->map_dma({pages.span().data(), pages.span().size(), iova}));
+	EXPECT_EQ(error_of((*device)->map_dma({pages.span().data(), pages.span().size(), iova})), EEXIST);
+	ASSERT_TRUE((*device)->enable());
+	auto bar = Bar::map((*device)->descriptor(), 0);
+
+	ASSERT_TRUE(bar) << words_of(bar);
+	DmaMemory dma(pages.span(), iova);
+
+	EXPECT_EQ(error_of(Controller::start(*bar, dma, {})), ENOMEM);
+}
+
+// A user without privileges who may open the group's file, and pin as much.
+TEST_F(Nvme, ServesAUserWhoMayHaveIt)
+{
+	for (const std::string &group : names_in("/dev/vfio"))
+		ASSERT_EQ(chown(("/dev/vfio/" + group).c_str(), group == "vfio" ? 0 : 65534, 0), 0);
+	ASSERT_EQ(chmod("/dev/vfio/vfio", 0666), 0);
+
+	const pid_t child = fork();
+
+	if (!child) {
+		const rlimit limit{64 << 20, 64 << 20};
+
+		if (setrlimit(RLIMIT_MEMLOCK, &limit) || setgid(65534) || setuid(65534))
+			_exit(2);
+		Running on;
+		const int done = on.controller ? on.run({.op = Op::read, .nsid = 1, .lba = 0, .blocks = 1, .data = on.data.data()}) : 3;
+
+		on.controller.reset();
+		on.device.reset();
+		_exit(done);
+	}
+	int status = -1;
+
+	ASSERT_EQ(waitpid(child, &status, 0), child);
+	EXPECT_EQ(status, 0);
+
+	const pid_t other = fork();
+
+	if (!other) {
+		if (setgid(65533) || setuid(65533))
+			_exit(2);
+		_exit(error_of(Device::open(address())) == EACCES ? 0 : 1);
+	}
+	ASSERT_EQ(waitpid(other, &status, 0), other);
+	EXPECT_EQ(status, 0);
+}
+
+} // namespace
