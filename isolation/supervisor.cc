@@ -438,6 +438,18 @@ public:
 		return starts_.load();
 	}
 
+	void replace(std::uint64_t start) override
+	{
+		if (core_->is_elsewhere())
+			return;
+		const std::shared_ptr<Instance> instance = this->instance();
+		CallEnd silence;
+
+		silence.died = silence.silent = true;
+		if (instance && instance->number == start)
+			recover(*instance, &silence, 0, 0);
+	}
+
 	// The first time. The zones are its already.
 	result<void> begin()
 	{
@@ -586,6 +598,7 @@ private:
 			grants.emplace_back(*instance.ring_memory, Rights::write);
 		}
 		auto orbit = Orbit::create({.name = options_.name.empty() ? nullptr : options_.name.c_str(),
+					    .keep_fds = options_.keep_fds,
 					    .keep_threads = passed_ != nullptr, // which serve its objects
 					    .memory_limit = options_.memory_limit,
 					    .update_limit = 2 * ORBIT_MAX_UPDATE, // replies are updates
@@ -740,6 +753,9 @@ private:
 			// As long as it may write nobody else gets the memory.
 			lost_ = !wait_for(dead->process.get(), POLLIN, patience_ms);
 		}
+		// Nor as long as a device may write to it. Only now does nobody tell that to do so.
+		if (options_.silence && !options_.silence())
+			lost_ = true;
 		if (!lost_)
 			report.buffers = core_->reclaim(id_);
 	}
@@ -1022,6 +1038,16 @@ result<std::unique_ptr<Domain>> Supervisor::start(DomainOptions options)
 Endpoint &Supervisor::endpoint() const noexcept
 {
 	return *core_->endpoint;
+}
+
+std::span<std::byte> Supervisor::zone_memory(Zone zone) const noexcept
+{
+	const std::span<std::byte> memory = core_->regions.memory;
+	const auto *const header = reinterpret_cast<const isolation::Header *>(memory.data());
+
+	if (zone.number >= header->zones)
+		return {};
+	return memory.subspan(header->zone[zone.number].data, header->zone[zone.number].bytes);
 }
 
 Registry &Supervisor::registry() const noexcept

@@ -112,6 +112,11 @@ struct DomainOptions {
 	Via via = Via::call;
 	std::uint64_t memory_limit = 0;    ///< As Options::memory_limit.
 	Inherit inherit = Inherit::minimal; ///< Inherit::all: it has a copy of the whole program, heap and secrets too.
+	std::vector<int> keep_fds = {};     ///< Descriptors to keep besides 0, 1 and 2, such as a device's. They stay open.
+	/// For a domain that drives devices: called each time when its process is gone, before any of its memory is used
+	/// again. It stops all that writes to memory for the domain. If it fails that memory is never used again, and the domain
+	/// is down for ever. It must call nothing of the domain or the supervisor.
+	std::function<result<void>()> silence = {};
 	/// Called before others can call a domain that has been started, the first time and each time again: to bring
 	/// it where the one before was. Its calls go to the object of the first service. If it fails the domain is
 	/// ended. It must call nothing of the domain or the supervisor.
@@ -201,6 +206,9 @@ public:
 
 	/// The main program's side of the heap.
 	isolation::Endpoint &endpoint() const noexcept;
+
+	/// The memory of a zone, which domains that have part in it have at the same address. Empty if there is no such zone.
+	std::span<std::byte> zone_memory(Zone zone) const noexcept;
 
 	/// Where domains' objects are found, by interface and the domain's name.
 	isolation::Registry &registry() const noexcept;

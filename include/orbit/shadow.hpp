@@ -24,6 +24,10 @@ public:
 
 	/// The same when no restart is under way any more: waits for one, which has a deadline of its own.
 	virtual std::uint64_t settled() = 0;
+
+	/// For who knows better than any call that the domain started as number `start` does nothing more: ends it, as if it
+	/// had not answered, unless there is another one by now. Returns when another one serves, or none ever will.
+	virtual void replace(std::uint64_t start) = 0;
 };
 
 class ShadowBase {

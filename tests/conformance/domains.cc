@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <fstream>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -274,6 +275,7 @@ protected:
 using D1_HeapsApart = Domains;
 using D2_OneOwner = Domains;
 using D3_CleanEnd = Domains;
+using D4_QuietFirst = Domains;
 using D6_NothingHangs = Domains;
 using D7_Recovery = Domains;
 using DomainsRefused = Domains;
@@ -558,7 +560,91 @@ TEST_F(D3_CleanEnd, AReportNamesTheCallThatWasServedAndNotThoseThatWaited)
 	EXPECT_EQ(reports[0].method, "wait");
 }
 
+// --- D4
+
+TEST_F(D4_QuietFirst, DevicesAreSilencedWhenTheProcessIsGoneAndBeforeItsMemoryIsUsed)
+{
+	DomainOptions chosen = restarting();
+	std::atomic<pid_t> process{0};
+	std::vector<std::size_t> owned; // each time
+	unsigned alive = 0;
+
+	chosen.silence = [&]() -> orbit::result<void> {
+		std::ifstream stat("/proc/" + std::to_string(process) + "/stat");
+		std::string number, name, state = "none";
+
+		stat >> number >> name >> state; // the name has no blank
+		alive += state != "none" && state != "Z" && state != "X";
+		owned.push_back(supervisor->census().owned[2]);
+		return {};
+	};
+	Domain &domain = start(chosen);
+	WorkerProxy worker = proxy(domain);
+
+	process = domain.pid();
+	ASSERT_EQ(worker.keep(block(), 4), 5U);
+	EXPECT_EQ(error_of(worker.harm(Harm::crash)), ECONNRESET);
+	EXPECT_EQ(owned, std::vector<std::size_t>{5});
+	EXPECT_EQ(alive, 0U);
+	EXPECT_EQ(domain.last_report()->buffers.buffers, 5U);
+
+	process = domain.pid();
+	ASSERT_EQ(worker.keep(block(), 0), 1U);
+	domain.stop();
+	EXPECT_EQ(owned, (std::vector<std::size_t>{5, 1}));
+	EXPECT_EQ(alive, 0U);
+	EXPECT_EQ(supervisor->census().owned[2], 0U);
+}
+
+TEST_F(D4_QuietFirst, MemoryThatADeviceMayStillWriteToIsNeverUsedAgain)
+{
+	DomainOptions chosen = restarting();
+
+	chosen.silence = [] { return orbit::result<void>(orbit::isolation::refused(-EIO, "the device does not listen")); };
+	Domain &domain = start(chosen);
+	WorkerProxy worker = proxy(domain);
+
+	ASSERT_EQ(worker.keep(block(), 4), 5U);
+	EXPECT_EQ(error_of(worker.harm(Harm::crash)), ECONNRESET);
+	EXPECT_EQ(error_of(worker.add(1)), EHOSTDOWN) << "nor is another one started with it";
+	ASSERT_EQ(nr_reports(), 1U);
+	EXPECT_FALSE(reports[0].restarted);
+	EXPECT_EQ(reports[0].buffers.buffers, 0U);
+	domains.clear();
+	// Nor by others, who get another number.
+	WorkerProxy another = proxy(start(options()));
+	EXPECT_EQ(another.keep(block(), 2), 3U);
+	EXPECT_EQ(supervisor->census().owned[2], 5U);
+	EXPECT_EQ(supervisor->census().owned[3], 3U);
+}
+
+TEST_F(D4_QuietFirst, WhereAZoneIsIsKnown)
+{
+	const orbit::rref<Block> one = block();
+	const auto memory = supervisor->zone_memory(Zone{0});
+	const auto *const at = reinterpret_cast<const std::byte *>(&*one);
+
+	EXPECT_GE(at, memory.data());
+	EXPECT_LE(at + sizeof(Block), memory.data() + memory.size());
+	EXPECT_TRUE(supervisor->zone_memory(Zone{1}).empty());
+}
+
 // --- D6
+
+TEST_F(D6_NothingHangs, WhoKnowsThatADomainDoesNothingHasItReplaced)
+{
+	Domain &domain = start(restarting());
+	const pid_t first = domain.pid();
+
+	domain.recovery()->replace(2);
+	EXPECT_EQ(domain.pid(), first) << "that is not it";
+	domain.recovery()->replace(1);
+	EXPECT_NE(domain.pid(), first);
+	EXPECT_EQ(domain.statistics().starts, 2U);
+	ASSERT_EQ(nr_reports(), 1U);
+	EXPECT_TRUE(reports[0].silent);
+	EXPECT_EQ(proxy(domain).add(1), 1U);
+}
 
 TEST_F(D6_NothingHangs, ACallThatIsNotAnsweredEndsAndSoDoesTheDomain)
 {
