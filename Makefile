@@ -201,7 +201,7 @@ $(BUILD)/tests/conformance/domains: $(orbitctl_parts) $(isolation_library) $(gen
 $(BUILD)/tests/conformance/domains_objects: $(isolation_library) $(generated)/tests/conformance/domains_objects.orbit.hpp
 $(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-domain/echo.orbit.hpp
 $(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image-domain/decoder.orbit.hpp
-$(BUILD)/tests/drivers/nvme_domain: $(generated)/isolation/nvme/block.orbit.hpp
+$(BUILD)/tests/drivers/nvme_domain $(BUILD)/tests/drivers/nvme_mad: $(generated)/isolation/nvme/block.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.
 interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))
 domain_libraries = $(if $(filter $(isolation_library),$^),$(isolation_library))

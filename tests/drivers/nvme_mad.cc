@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT
+//
+// Drivers that are out of their minds: what they do to their device reaches nobody's memory but their own, their callers get
+// errors, and the next driver has a device that works.
+#include "domain.h"
+#include "machine.h"
+#include "queue.h"
+
+#include <fstream>
+#include <random>
+
+namespace {
+
+using namespace machine;
+using orbit::Domain;
+using orbit::rref;
+using orbit::Supervisor;
+using orbit::Zone;
+using orbit::block::Finished;
+using orbit::block::Op;
+using orbit::block::Queue;
+using orbit::block::Request;
+namespace block = orbit::block;
+namespace nvme = orbit::nvme;
+
+class Prepared : public testing::Environment {
+	void SetUp() override { ASSERT_TRUE(orbit::prepare()); }
+};
+const auto *const prepared = testing::AddGlobalTestEnvironment(new Prepared);
+
+constexpr unsigned depth = 63;
+constexpr std::byte canary{0xc5};
+const Zone data{0}, queues{1};
+
+// What it does when it is called; a request's first block says which.
+enum Madness : std::uint64_t {
+	foreign_memory,
+	garbage_queues,
+	garbage_doorbells,
+	garbage_outcomes,
+	garbage_rings,
+	no_outcome,
+	no_answer,
+	madnesses
+};
+const char *const names[] = {"ForeignMemory", "GarbageQueues", "GarbageDoorbells", "GarbageOutcomes", "GarbageRings", "NoOutcome", "NoAnswer"};
+static_assert(std::size(names) == madnesses);
+
+// --- in the domain
+
+class MadWorker final : public block::Device, public block::Driver {
+public:
+	explicit MadWorker(orbit::isolation::Endpoint &endpoint) : endpoint_(endpoint) {}
+
+	orbit::result<void> start(std::int32_t device, const block::Memory &memory, std::uint32_t depth, std::uint32_t) override
+	{
+		auto bar = orbit::pci::Bar::map(device, 0);
+		auto bytes = endpoint_.make_array_for_overwrite<std::byte>(Zone{memory.queues}, nvme::Controller::memory_for({.depth = depth}));
+
+		if (!bar || !bytes)
+			return orbit::failed(EIO);
+		bar_.emplace(std::move(*bar));
+		queues_ = std::move(*bytes);
+		end_ = reinterpret_cast<std::byte *>(memory.address) + memory.bytes;
+		// It says that it has a GiB more than it was given.
+		memory_.emplace(std::span(reinterpret_cast<std::byte *>(memory.address), memory.bytes + (std::size_t{1} << 30)), memory.iova,
+				queues_.elements());
+		auto started = nvme::Controller::start(*bar_, *memory_, {.depth = depth});
+		if (!started)
+			return orbit::failed(started.error().code());
+		controller_ = std::move(*started);
+		return {};
+	}
+	orbit::result<block::DriverStatistics> statistics() override { return block::DriverStatistics{}; }
+	orbit::result<block::Limits> limits() override { return block::Limits{}; }
+	orbit::result<std::vector<block::Space>> spaces() override { return std::vector<block::Space>{}; }
+	orbit::result<rref<std::byte[]>> read(std::uint32_t, std::uint64_t, std::uint32_t, rref<std::byte[]> into) override { return into; }
+	orbit::result<void> write(std::uint32_t, std::uint64_t, std::uint32_t, const rref<std::byte[]> &) override { return {}; }
+	orbit::result<void> flush(std::uint32_t) override { return {}; }
+
+	orbit::result<std::vector<block::Outcome>> exchange(std::span<const Request> requests, std::uint32_t) override
+	{
+		std::vector<block::Outcome> outcomes;
+
+		for (const Request &request : requests) {
+			rage(request.lba);
+			if (request.lba == garbage_outcomes)
+				while (outcomes.size() + 1 < block::most_requests)
+					outcomes.push_back({random_(), static_cast<std::int32_t>(random_())});
+			if (request.lba != no_outcome)
+				outcomes.push_back({request.tag, EIO});
+		}
+		return outcomes;
+	}
+
+private:
+	void rage(std::uint64_t madness)
+	{
+		if (madness == foreign_memory) {
+			// Reads of blocks, so writes to memory, at addresses behind what the device was given.
+			for (std::size_t i = 0; i < 16; i++)
+				(void)controller_->queue(0).submit({.op = nvme::Op::read, .nsid = 1, .lba = 0, .blocks = 8,
+								    .data = end_ + 4096 + (i << 20), .tag = i});
+			controller_->queue(0).ring();
+		} else if (madness == garbage_queues) {
+			for (std::byte &byte : queues_.elements())
+				byte = static_cast<std::byte>(random_());
+			doorbell(2, 7);
+			doorbell(0, 5);
+		} else if (madness == garbage_doorbells) {
+			for (unsigned i = 0; i < 200; i++)
+				doorbell(random_() % 64, static_cast<std::uint32_t>(random_()));
+		} else if (madness == garbage_rings) {
+			// All that it can write of what calls go over.
+			std::ifstream maps("/proc/self/maps");
+			for (std::string line; std::getline(maps, line);) {
+				unsigned long begin, end;
+				if (line.find("rings") != line.npos && line.find(" rw-s ") != line.npos &&
+				    std::sscanf(line.c_str(), "%lx-%lx", &begin, &end) == 2)
+					for (auto at = reinterpret_cast<std::uint64_t *>(begin); at < reinterpret_cast<std::uint64_t *>(end); at++)
+						*at = random_();
+			}
+		} else if (madness == no_answer) {
+			for (;;)
+				pause();
+		}
+		std::this_thread::sleep_for(std::chrono::milliseconds(100));
+	}
+	void doorbell(std::size_t number, std::uint32_t value)
+	{
+		bar_->write<std::uint32_t>(nvme::reg::doorbells + number * 4, value);
+	}
+
+	orbit::isolation::Endpoint &endpoint_;
+	std::mt19937_64 random_{1};
+	std::optional<orbit::pci::Bar> bar_;
+	rref<std::byte[]> queues_;
+	std::optional<nvme::DmaMemory> memory_;
+	std::unique_ptr<nvme::Controller> controller_;
+	std::byte *end_ = nullptr;
+};
+
+// Both services are the same object.
+std::shared_ptr<MadWorker> mad_worker(const orbit::isolation::Connection &connection)
+{
+	static const auto one = std::make_shared<MadWorker>(*connection.endpoint);
+
+	return one;
+}
+
+template <class Skeleton> orbit::Service mad()
+{
+	return {&Skeleton::interface_, [](const orbit::isolation::Connection &connection) -> std::shared_ptr<orbit::isolation::Skeleton> {
+			return std::make_shared<Skeleton>(mad_worker(connection), connection);
+		}};
+}
+
+// --- in the main program
+
+std::string address()
+{
+	const auto found = devices_of("010802");
+
+	return found.empty() ? "" : found[0];
+}
+
+// Faults that the kernel has told of since it booted.
+unsigned iommu_faults()
+{
+	const int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	unsigned faults = 0;
+	char line[8192];
+	ssize_t n;
+
+	while (log >= 0 && ((n = read(log, line, sizeof(line))) > 0 || errno == EPIPE))
+		if (n > 0)
+			faults += std::string_view(line, static_cast<std::size_t>(n)).find("DMAR: [DMA") != std::string_view::npos;
+	if (log >= 0)
+		close(log);
+	return faults;
+}
+
+class MadDriver : public testing::TestWithParam<std::uint64_t> {};
+
+TEST_P(MadDriver, HurtsNobody)
+{
+	ASSERT_NE(address(), "");
+	ASSERT_TRUE(give(address(), "vfio-pci"));
+	auto device = orbit::pci::Device::open(address());
+	ASSERT_TRUE(device) << words_of(device);
+	auto supervisor = Supervisor::create({.zones = {{4 << 20, 4 << 20}, {nvme::queues_bytes(depth), 0}}});
+	ASSERT_TRUE(supervisor) << words_of(supervisor);
+	auto options = nvme::domain_options(**supervisor, **device, {.depth = depth, .timeout = std::chrono::seconds(3), .restarts = {.most = 0}});
+	auto good = options;
+
+	options.services = {mad<block::DriverSkeleton>(), mad<block::DeviceSkeleton>()};
+	good.name = "sane";
+	std::vector<rref<std::byte[]>> mine;
+	for (int i = 0; i < 16; i++) {
+		auto bytes = (*supervisor)->endpoint().make_array<std::byte>(data, 64 << 10);
+		ASSERT_TRUE(bytes);
+		std::ranges::fill(bytes->elements(), canary);
+		mine.push_back(std::move(*bytes));
+	}
+	const unsigned faults = iommu_faults();
+	{
+		auto domain = (*supervisor)->start(options);
+		ASSERT_TRUE(domain) << words_of(domain);
+		auto proxy = (*domain)->proxy<block::DeviceProxy>();
+		ASSERT_TRUE(proxy);
+		Queue queue(std::make_shared<block::DeviceProxy>(std::move(*proxy)), (*supervisor)->endpoint(), (*domain)->connection().peer,
+			    (*domain)->recovery(), depth, std::chrono::seconds(1));
+		auto bytes = (*supervisor)->endpoint().make_array<std::byte>(data, 4096);
+		ASSERT_TRUE(bytes);
+		ASSERT_TRUE(queue.submit({.tag = 7, .lba = GetParam(), .data = {}, .space = 1, .blocks = 8, .op = Op::read}, std::move(*bytes)));
+		std::vector<Finished> finished;
+		ASSERT_TRUE(wait_until([&] { return !(finished = queue.finish(1)).empty(); }));
+		EXPECT_EQ(finished.size(), 1u);
+		EXPECT_EQ(finished[0].tag, 7u);
+		EXPECT_NE(finished[0].error, 0);
+	}
+	for (const auto &bytes : mine)
+		EXPECT_TRUE(std::ranges::all_of(bytes.elements(), [](std::byte b) { return b == canary; }));
+	if (GetParam() == foreign_memory) {
+		EXPECT_GT(iommu_faults(), faults);
+	}
+
+	auto next = (*supervisor)->start(good);
+	ASSERT_TRUE(next) << words_of(next);
+	auto proxy = (*next)->proxy<block::DeviceProxy>();
+	ASSERT_TRUE(proxy);
+	auto bytes = (*supervisor)->endpoint().make_array<std::byte>(data, 4096);
+	ASSERT_TRUE(bytes);
+	auto read = proxy->read(1, 0, 8, std::move(*bytes));
+	EXPECT_TRUE(read) << words_of(read);
+}
+INSTANTIATE_TEST_SUITE_P(With, MadDriver, testing::Range<std::uint64_t>(0, madnesses),
+			 [](const auto &madness) { return names[madness.param]; });
+
+} // namespace
