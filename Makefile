@@ -42,8 +42,9 @@ PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev li
 units := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/unit/*.cc tests/isolation/*.cc))
 # These do without the library, and are linked statically.
 static := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/stress/*.cc tests/fuzz/*.cc tests/counted/p11_*.cc))
-# What drives devices, in a virtual machine that has them.
+# What drives devices, in a virtual machine that has them: not for `make test`.
 drivers := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/drivers/*.cc))
+driver_examples := $(BUILD)/examples/kv-store
 gtests := $(filter-out $(static),$(units) \
 	$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/portable/*.cc tests/counted/*.cc)))
 # What runs here on the portable backend.
@@ -66,12 +67,13 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo test test-debug test-distro test-drivers stress bench bench-check bench-baseline bench-containers kernel boot install deb \
+.PHONY: help demo demo-drivers test test-debug test-distro test-drivers stress bench bench-check bench-baseline bench-containers kernel boot install deb \
 	deps programs units sanitized clean fuzz-decoder FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      watch an application use orbits, on the patched kernel in a virtual machine'
+	@echo 'make demo-drivers  a key-value store on an NVMe controller, whose driver is killed every second'
 	@echo 'make test      the tests, here and in virtual machines on the patched kernel'
 	@echo 'make test-debug  those of the kernel and the promises on a kernel with all checkers, as after each change of'
 	@echo '               the patches (ORBIT_TEST_ALL=1: also what takes minutes there)'
@@ -105,7 +107,7 @@ kernel = $(if $(2),echo $(2),linux-patches/build $(1))
 
 demo: deps
 	@echo 'demo: compiling the library and the example'
-	@$(MAKE) -s $(library) $(examples)
+	@$(MAKE) -s $(library) $(filter-out $(driver_examples),$(examples))
 	@echo 'demo: getting the patched kernel ready (the first time, about 5 minutes on two cores)'
 	@kernel=$$($(call kernel,vm,$(KERNEL))) && \
 	echo 'demo: booting it in a virtual machine, to run $(BUILD)/examples/system-map-audit' && echo && \
@@ -123,8 +125,15 @@ test-distro: programs
 	@tests/distro.py --build $(BUILD)
 	@kernel=$$($(call kernel,distro,$(DISTRO_KERNEL))) && tests/distro.py --build $(BUILD) --kernel "$$kernel"
 
+# Each of the demo's three phases, in seconds.
+DEMO_SECONDS ?= 20
+
+demo-drivers: deps
+	@$(MAKE) -s -j$(JOBS) $(driver_examples)
+	@tests/drivers.py --build $(BUILD) $(if $(DRIVERS_KERNEL),--kernel "$(DRIVERS_KERNEL)") --demo $(DEMO_SECONDS)
+
 test-drivers: deps
-	@$(MAKE) -s -j$(JOBS) $(drivers)
+	@$(MAKE) -s -j$(JOBS) $(drivers) $(driver_examples)
 	@tests/drivers.py --build $(BUILD) $(if $(DRIVERS_KERNEL),--kernel "$(DRIVERS_KERNEL)") $(if $(DRIVER_KILLS),--kills $(DRIVER_KILLS))
 
 stress: programs
@@ -170,7 +179,7 @@ boot: programs
 	tests/vm/run.py boot --kernel "$$kernel" --root host --chdir $(CURDIR)
 
 programs: deps
-	@$(MAKE) -s -j$(JOBS) $(library) $(examples) $(gtests) $(static) $(debugged) $(compats) $(fuzzers) $(benches)
+	@$(MAKE) -s -j$(JOBS) $(library) $(filter-out $(driver_examples),$(examples)) $(gtests) $(static) $(debugged) $(compats) $(fuzzers) $(benches)
 
 # The tests that run here again, under sanitizers: whatever one of them finds ends the test.  GCC warns
 # that TSan does not know fences; the tests that use them have one thread.  -Og, for with -O1 GCC takes
@@ -201,12 +210,14 @@ $(BUILD)/tests/conformance/domains: $(orbitctl_parts) $(isolation_library) $(gen
 $(BUILD)/tests/conformance/domains_objects: $(isolation_library) $(generated)/tests/conformance/domains_objects.orbit.hpp
 $(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-domain/echo.orbit.hpp
 $(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image-domain/decoder.orbit.hpp
+$(BUILD)/examples/kv-store: $(isolation_library) $(generated)/examples/kv-store/store.orbit.hpp $(generated)/isolation/nvme/block.orbit.hpp
 $(BUILD)/tests/drivers/nvme_domain $(BUILD)/tests/drivers/nvme_mad: $(generated)/isolation/nvme/block.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.
 interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))
 domain_libraries = $(if $(filter $(isolation_library),$^),$(isolation_library))
 domain_libraries_after = $(if $(filter $(isolation_library),$^),-lurcu-bp)
 $(BUILD)/examples/image-domain: domain_libraries_after += -lpng -lz
+$(BUILD)/examples/kv-store $(BUILD)/tests/isolation/kv_log: domain_libraries_after += -lz
 
 # -g1: line numbers are enough for a backtrace, and the rest takes a third of the compiler's time.
 $(BUILD)/tests/%: tests/%.cc $(library)

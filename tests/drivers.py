@@ -54,11 +54,21 @@ def devices(work):
     return [*arguments, "-device", f"nvme,id=nvme,serial=orbit,max_ioqpairs=4,addr={SLOT:#x}", *spaces]
 
 
+def demo(kernel, environment, program, seconds):
+    """Show what a program prints that has the device for itself."""
+    with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
+        machine = vm.Machine(kernel, iommu=True, devices=devices(work), append=environment)
+        command = [str(program), f"0000:00:{SLOT:02x}.0", str(seconds), "--bind"]
+        report = machine.run([vm.Test("demo", command, 3 * seconds + SECONDS)], live=vm.write_live)
+    return 1 if report.count("fail") else 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, required=True, help="where make built the tests")
     parser.add_argument("--kernel", type=Path, help="one with the series and VFIO, instead of the distribution's")
     parser.add_argument("--kills", type=int, help="how often the driver is killed")
+    parser.add_argument("--demo", type=int, metavar="SECONDS", help="show examples/kv-store instead, for three times as long")
     parser.add_argument("programs", nargs="*", help="only these of the tests, by name")
     options = parser.parse_args()
     kernel = options.kernel or distro.distribution_kernel("distribution-drivers", MODULES)
@@ -67,6 +77,8 @@ def main():
     if options.kills:
         environment += f" ORBIT_NVME_KILLS={options.kills}"
         seconds += options.kills * KILL_SECONDS
+    if options.demo:
+        return demo(kernel, environment, options.build / "examples/kv-store", options.demo)
     cases = []
     with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
         tests = [vm.Test(path.name, [str(path)], seconds)
