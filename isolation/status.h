@@ -32,6 +32,8 @@ struct DomainStatus {
 	std::atomic<std::uint64_t> starts, calls, failed;
 	char name[64]; ///< Cut off, with a 0.
 	char last_end[160]; ///< Cut off, with a 0. Empty: it has not died yet.
+	char device[64]; ///< Cut off, with a 0. Empty: it drives none.
+	std::atomic<std::uint64_t> silenced; ///< How often that was made silent.
 };
 
 /// By DomainId, the main program being 1.

@@ -404,6 +404,8 @@ public:
 		status_.rings = options_.via == Via::ring;
 		isolation::set_text(status_, status_.name, options_.name);
 		isolation::set_text(status_, status_.last_end, "");
+		isolation::set_text(status_, status_.device, options_.device);
+		status_.silenced = 0;
 		status_.state = DomainState::starting;
 		for (const Service &service : options_.services)
 			slots_.push_back(core_->registry.slot(service.interface->id, options_.name));
@@ -754,8 +756,12 @@ private:
 			lost_ = !wait_for(dead->process.get(), POLLIN, patience_ms);
 		}
 		// Nor as long as a device may write to it. Only now does nobody tell that to do so.
-		if (options_.silence && !options_.silence())
-			lost_ = true;
+		if (options_.silence) {
+			if (options_.silence())
+				status_.silenced.fetch_add(1);
+			else
+				lost_ = true;
+		}
 		if (!lost_)
 			report.buffers = core_->reclaim(id_);
 	}

@@ -112,6 +112,7 @@ struct DomainOptions {
 	Via via = Via::call;
 	std::uint64_t memory_limit = 0;    ///< As Options::memory_limit.
 	Inherit inherit = Inherit::minimal; ///< Inherit::all: it has a copy of the whole program, heap and secrets too.
+	std::string device = {};            ///< What it drives, for people who use orbitctl; empty: nothing.
 	std::vector<int> keep_fds = {};     ///< Descriptors to keep besides 0, 1 and 2, such as a device's. They stay open.
 	/// For a domain that drives devices: called each time when its process is gone, before any of its memory is used
 	/// again. It stops all that writes to memory for the domain. If it fails that memory is never used again, and the domain

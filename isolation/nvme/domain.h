@@ -75,6 +75,7 @@ inline DomainOptions domain_options(Supervisor &supervisor, pci::Device &device,
 		.timeout = settings.timeout,
 		.restarts = settings.restarts,
 		.via = Via::ring,
+		.device = device.address().text(),
 		.keep_fds = {device.descriptor()},
 		.silence = [&device]() -> result<void> {
 			auto done = device.silence();

@@ -125,6 +125,9 @@ bool read_domain(const File &file, std::uint64_t at, Domain *domain)
 		domain->calls = status.calls;
 		domain->failed = status.failed;
 		domain->last_end = text_of(status.last_end);
+		domain->device = text_of(status.device);
+		if (!domain->device.empty())
+			domain->silenced = status.silenced;
 		return true;
 	}
 	return false;

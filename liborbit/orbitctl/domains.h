@@ -20,6 +20,8 @@ struct Domain {
 	std::string via;   // "call", "ring"
 	Number pid, starts, calls, failed, owned, lent;
 	std::string last_end; // empty if it has not died
+	std::string device;   // empty if it drives none
+	Number silenced;      // how often that was made silent
 };
 
 // The files of a process that are supervisors'.

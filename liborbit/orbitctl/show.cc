@@ -146,7 +146,9 @@ Json to_json(const Domain &domain)
 		{"failed", to_json(domain.failed)},
 		{"owned", to_json(domain.owned)},
 		{"lent", to_json(domain.lent)},
-		{"last_end", domain.last_end.empty() ? Json() : Json(domain.last_end)}};
+		{"last_end", domain.last_end.empty() ? Json() : Json(domain.last_end)},
+		{"device", domain.device.empty() ? Json() : Json(domain.device)},
+		{"silenced", to_json(domain.silenced)}};
 }
 
 template <class T> Json to_json(const std::vector<T> &all)
@@ -278,6 +280,10 @@ void print_text(std::ostream &out, const Process &process)
 		tasks.print(out, "rllrr");
 	if (domains.size())
 		domains.print(out, "lrllrrrrr");
+	for (const Domain &domain : process.domains)
+		if (!domain.device.empty())
+			out << name_or_dash(domain.name) << ": drives " << printable(domain.device) << ", silenced " << show(domain.silenced)
+			    << " times\n";
 	for (const Domain &domain : process.domains)
 		if (!domain.last_end.empty())
 			out << name_or_dash(domain.name) << ": last end: " << printable(domain.last_end) << '\n';

@@ -334,6 +334,8 @@ TEST_F(D2_OneOwner, OrbitctlShowsWhatDomainsDoAndHave)
 	};
 	DomainOptions once = options("once");
 	once.via = orbit::Via::ring;
+	once.device = "0000:00:03.0";
+	once.silence = [] { return orbit::result<void>(); };
 	Domain &domain = start(restarting()), &other = start(once);
 	WorkerProxy worker = proxy(domain);
 
@@ -346,6 +348,10 @@ TEST_F(D2_OneOwner, OrbitctlShowsWhatDomainsDoAndHave)
 	EXPECT_EQ(seen("worker")["owned"], 3);
 	EXPECT_EQ(seen("worker")["lent"], 0);
 	EXPECT_TRUE(seen("worker")["last_end"].is_null());
+	EXPECT_TRUE(seen("worker")["device"].is_null());
+	EXPECT_TRUE(seen("worker")["silenced"].is_null());
+	EXPECT_EQ(seen("once")["device"], "0000:00:03.0");
+	EXPECT_EQ(seen("once")["silenced"], 0);
 
 	EXPECT_EQ(error_of(worker.harm(Harm::crash)), ECONNRESET);
 	EXPECT_EQ(seen("worker")["state"], "serving");
@@ -359,6 +365,7 @@ TEST_F(D2_OneOwner, OrbitctlShowsWhatDomainsDoAndHave)
 	EXPECT_EQ(error_of(proxy(other).harm(Harm::exit)), ECONNRESET);
 	EXPECT_EQ(seen("once")["state"], "down");
 	EXPECT_TRUE(seen("once")["pid"].is_null());
+	EXPECT_EQ(seen("once")["silenced"], 1);
 	other.stop();
 	EXPECT_TRUE(seen("once").is_null());
 }
