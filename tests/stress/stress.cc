@@ -420,6 +420,17 @@ std::size_t update_size(u64 seed, u64 i)
 	return rng.one_in(20) ? rng.range(1, 300000) : rng.range(0, 6000);
 }
 
+// Sends an update. A task that was ended at this moment runs no more, which is told to who still sends: its process is
+// killed next, and so does not come back from here.
+int send_update(const orbit_send_args &args)
+{
+	const int err = raw::send(server_fd, args);
+
+	if (err == -ESRCH)
+		raw::sleep_us(20'000'000);
+	return err;
+}
+
 u64 run_sends(const TaskArg &task)
 {
 	std::vector<unsigned char> bytes;
@@ -436,7 +447,7 @@ u64 run_sends(const TaskArg &task)
 		args.target = task.seed;
 		args.data = number(bytes.data());
 		args.length = bytes.size();
-		const int err = raw::send(server_fd, args);
+		const int err = send_update(args);
 		if (err == -EPIPE)
 			return 0; // the caller has lost its interest, and will not know
 		if (err && !pressed)
@@ -469,7 +480,7 @@ u64 run_sends_pages(const TaskArg &task, Rng &rng)
 		args.target = task.seed;
 		args.data = number(base + from * page);
 		args.length = (to - from) * page;
-		if (const int err = raw::send(server_fd, args)) {
+		if (const int err = send_update(args)) {
 			if (pressed)
 				_exit(97);
 			fail("P5: orbit_send of pages gives %d", err);
