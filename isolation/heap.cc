@@ -876,17 +876,17 @@ int Room::try_receive(View &view, const Handle &handle, DomainId from, Run run, 
 	Word old{mine.word.load(std::memory_order_acquire)}, now;
 	ORBIT_ISOLATION_STEP();
 	do {
+		// Of a mad domain's serials none turns this domain's back: it would call two moves the same.
+		const std::uint32_t newer = after(old.serial(), theirs.serial()) ? old.serial() : theirs.serial();
 		if (backing == Backed::by_self) {
 			if (old.state() != State::given)
 				return ESTALE;
-			now = Word::make(State::owned, old.from(), 0, old.entry(), theirs.serial());
+			now = Word::make(State::owned, old.from(), 0, old.entry(), newer);
 		} else {
 			if (old.from() == from && old.entry() == theirs.serial() && old.state() != State::none)
 				return ESTALE; // has come already
 			// What a mad home gives twice makes the first rref stale.
-			now = Word::make(State::owned, from, 0, theirs.serial(),
-					 (after(old.serial(), theirs.serial()) ? old.serial() : theirs.serial()) +
-						 says_it_has(old));
+			now = Word::make(State::owned, from, 0, theirs.serial(), newer + says_it_has(old));
 			mine.shape.store(shape(handle.type, *count), std::memory_order_relaxed);
 		}
 	} while (!change(mine.word, old, now));

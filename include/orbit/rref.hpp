@@ -221,7 +221,7 @@ public:
 	/// for one that cannot. Also EBUSY: it is lent; EACCES: the other side has no part in the zone, or is dead.
 	template <class T> result<Handle> send(rref<T> &&buffer, DomainId to)
 	{
-		if (!buffer.data_ || buffer.view_->room != this || to >= domains() || to == self() ||
+		if (!buffer.data_ || buffer.view_->room != this || to - 1 >= others_ || to == self() ||
 		    buffer.is_borrowed()) [[unlikely]]
 			return refused(-EINVAL, "an empty rref, one of another endpoint, or no such domain");
 		View &view = *buffer.view_;
@@ -270,9 +270,8 @@ public:
 		const Word theirs{sender.word.load(std::memory_order_acquire)};
 		const Word before{mine.word.load(std::memory_order_acquire)};
 		const bool back = run.home() != from;
-		if (theirs.serial() != generation || (theirs.bits & Word::whom) != view.given_here ||
-		    (back ? run.home() != self_ || !before.leads_to(self_, from, theirs)
-			  : !before.is_before(theirs))) [[unlikely]]
+		if (theirs.serial() != generation || (theirs.bits & Word::whom) != view.given_here || !before.is_before(theirs) ||
+		    (back && (run.home() != self_ || !before.leads_to(self_, from, theirs)))) [[unlikely]]
 			return receive_again<T>(handle, from);
 		// Fetched once: whoever wrote it may do so again.
 		const std::uint64_t fetched = (back ? mine : sender).shape.load(std::memory_order_relaxed);

@@ -270,6 +270,37 @@ TEST(D2_OneOwner, RecordsScribbledOverHarmOnlyTheirDomain)
 	EXPECT_EQ(world.heap.census().twice, 0u);
 }
 
+// What has been with a mad domain is moved between two others afterwards as if it had not.
+TEST(D2_OneOwner, AMadDomainTurnsNobodysNumbersBack)
+{
+	World world(3);
+	auto buffer = world[1].make<int>(zone, 1);
+	Handle sent = *world[1].send(std::move(*buffer), 2);
+	auto moved = world[2].receive<int>(sent, 1);
+	for (int i = 0; i < 5; i++) {
+		auto back = world[1].receive<int>(*world[2].send(std::move(*moved), 1), 2);
+		sent = *world[1].send(std::move(*back), 2);
+		moved = world[2].receive<int>(sent, 1);
+	}
+	const std::uint32_t number = sent.generation; // 2 has had this from 1
+	auto home = world[1].receive<int>(*world[2].send(std::move(*moved), 1), 2);
+	sent = *world[1].send(std::move(*home), 3);
+
+	// As if there had been as many moves that 1 now comes to the same number: one each for the drop, the buffer, and its move.
+	world.record(3, sent.index).word = Word::make(State::given, 1, 1, sent.generation, number - 3).bits;
+	sent.generation = number - 3;
+	{
+		auto back = world[1].receive<int>(sent, 3);
+		ASSERT_TRUE(back);
+	}
+	auto again = world[1].make<int>(zone, 2);
+	sent = *world[1].send(std::move(*again), 2);
+	EXPECT_NE(sent.generation, number);
+	moved = world[2].receive<int>(sent, 1);
+	ASSERT_TRUE(moved) << moved.error().message();
+	EXPECT_EQ(**moved, 2);
+}
+
 TEST(D2_OneOwner, UndeliveredHandlesAreTakenBack)
 {
 	World world(3);
@@ -339,7 +370,8 @@ TEST(D2_OneOwner, AFullZoneAndStrangersAreErrorsThatChangeNothing)
 	ASSERT_TRUE(buffer);
 	EXPECT_EQ(error_of(world[1].send(std::move(*buffer), 2)), EACCES);
 	EXPECT_EQ(error_of(world[1].lend(*buffer, 2)), EACCES);
-	EXPECT_EQ(error_of(world[1].send(std::move(*buffer), 60)), EINVAL);
+	for (const DomainId nobody : {0u, 1u, 4u, 60u, ~0u})
+		EXPECT_EQ(error_of(world[1].send(std::move(*buffer), nobody)), EINVAL) << nobody;
 	EXPECT_EQ(**buffer, 6);
 	EXPECT_EQ(world.heap.census().owned[1], 1u);
 	buffer->reset();
