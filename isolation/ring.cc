@@ -49,10 +49,8 @@ constexpr std::size_t replies_bytes(const RingShape &shape)
 
 std::uint64_t now_ns()
 {
-	timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return static_cast<std::uint64_t>(now.tv_sec) * 1000000000 + static_cast<std::uint64_t>(now.tv_nsec);
+	// The kernel's CLOCK_MONOTONIC, which a futex goes by.
+	return static_cast<std::uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
 std::uint64_t deadline_after(std::uint64_t timeout_ns)
@@ -327,7 +325,7 @@ bool RingTransport::ready(const RingTicket &ticket) const noexcept
 
 int RingTransport::wait(const RingTicket &ticket, std::uint64_t timeout_ns)
 {
-	const auto [slot, number] = ticket;
+	const std::uint32_t slot = ticket.slot, number = ticket.number;
 
 	if (slot >= view_.shape.slots)
 		return -EINVAL;
