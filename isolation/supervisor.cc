@@ -307,7 +307,8 @@ public:
 		std::shared_ptr<const Shared> ring_memory; // of all rings
 		std::vector<std::shared_ptr<RingTransport>> rings; // for each service; none if it is called otherwise
 		std::shared_ptr<RingTransport> objects; // for those that it has passed; none if it passes none
-		std::shared_ptr<RingThreads> callbacks; // serve those that were passed to it
+		std::shared_ptr<RingServer> to_here; // for its calls of those that were passed to it
+		std::shared_ptr<RingThreads> callbacks; // serve these
 		std::optional<Orbit> orbit;
 		Descriptor process; // a pidfd: readable when the process is gone, with all that it could write
 		pid_t pid = 0;
@@ -646,18 +647,19 @@ private:
 			return 0;
 		instance.objects = std::move(instance.rings.back());
 		instance.rings.pop_back();
+		auto server = RingServer::create(parts.back(), shapes_.back());
+		if (!server)
+			return -server.error().code();
+		instance.to_here = std::move(*server);
 		return 0;
 	}
 
 	// From now on the domain can call what is passed to it.
 	int pass_objects(const std::shared_ptr<Instance> &instance)
 	{
-		auto server = RingServer::create(isolation::rings_memory(instance->ring_memory->span(), shapes_).back(), shapes_.back());
-		if (!server)
-			return -server.error().code();
 		passed_->connect(std::make_shared<Way>(shared_from_this(), instance, objects));
 		const int error = RingThreads::start(
-			std::move(*server), passed_,
+			instance->to_here, passed_,
 			[memory = instance->ring_memory, passed = passed_, epoch = passed_->epoch()] { passed->forget(epoch); },
 			&instance->callbacks);
 		if (error) {
