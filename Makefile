@@ -25,7 +25,7 @@ KILLS ?= 10000
 # How often `make test-drivers` kills the driver, if not as often as its test does by itself.
 DRIVER_KILLS ?=
 
-# How long each of the fuzzers of `make fuzz-decoder` runs.
+# How long each of the fuzzers of `make fuzz-decoder` and `make fuzz-domains` runs.
 FUZZ_MINUTES ?= 10
 
 # libboost-dev is for <orbit/memory.hpp>, python3-clang for orbit-idl, liburcu-dev for isolation/, libpng-dev for an example, libbenchmark-dev,
@@ -61,14 +61,16 @@ domains_parts := $(orbitctl_parts)
 # Programs against the published API, in C and in C++ from 2011 on.
 compats := $(addprefix $(BUILD)/,$(basename $(wildcard tests/compat/*.c tests/compat/*.cc)))
 # libFuzzer comes with clang, or libclang-rt-dev. Without it there are none.
-fuzzers := $(if $(wildcard $(shell clang++ -print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer-*),$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/fuzz-decoder/*.cc)))
+fuzzers := $(if $(wildcard $(shell clang++ -print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer-*),$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/fuzz-decoder/*.cc tests/fuzz-domains/*.cc)))
+decoder_fuzzers := $(filter $(BUILD)/tests/fuzz-decoder/%,$(fuzzers))
+domain_fuzzers := $(filter $(BUILD)/tests/fuzz-domains/%,$(fuzzers))
 
 SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
 .PHONY: help demo demo-drivers test test-debug test-distro test-drivers stress bench bench-check bench-baseline bench-containers kernel boot install deb \
-	deps programs units sanitized clean fuzz-decoder FORCE
+	deps programs units sanitized clean fuzz-decoder fuzz-domains FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -89,6 +91,7 @@ help:
 	@echo 'make bench-containers'
 	@echo '               what memory in pools costs, against malloc()'
 	@echo 'make fuzz-decoder  what orbits may send, at random, for FUZZ_MINUTES=$(FUZZ_MINUTES) each (needs clang)'
+	@echo 'make fuzz-domains  what domains may send or write, likewise'
 	@echo 'make boot      a shell on the patched kernel, in a virtual machine with this root directory'
 	@echo 'make kernel    build the patched kernel, and print where it is'
 	@echo 'make programs  build the library, the examples and the tests'
@@ -163,8 +166,10 @@ $(BUILD)/bench/%: bench/%.cc $(library) | deps
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) $(interfaces) -o $@ $< $(domain_libraries) $(library) -lbenchmark -lgflags
 
-fuzz-decoder: $(fuzzers)
-	@$(if $(fuzzers),,echo 'fuzz-decoder: needs clang (Debian: apt-get install clang)' >&2; exit 1)
+fuzz-decoder: $(decoder_fuzzers)
+fuzz-domains: $(domain_fuzzers)
+fuzz-decoder fuzz-domains:
+	@$(if $(fuzzers),,echo '$@: needs clang (Debian: apt-get install clang)' >&2; exit 1)
 	@set -e; for fuzzer in $^; do \
 		corpus=$$fuzzer.corpus; mkdir -p $$corpus; \
 		echo "$$fuzzer, $(FUZZ_MINUTES) minutes"; \
@@ -245,16 +250,32 @@ $(BUILD)/tests/compat/%: tests/compat/%.cc $(compat_library)
 	@echo "  CXX  $@"
 	@$(CXX) -std=$(if $(filter %/macros,$@),c++11,c++20) $(compat_flags) -o $@ $< $(compat_libraries)
 
+fuzzed_with := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 # Of the library's sources, for the fuzzer to see into it.
 fuzzed := $(foreach part,liborbit liborbit/common liborbit/kernel liborbit/portable liborbit/compat,$(wildcard $(part)/*.cc $(part)/*.h))
 # This one is of an example's code.
-$(filter-out %/deadlocks,$(fuzzers)): $(fuzzed)
-$(filter %/deadlocks,$(fuzzers)): $(wildcard examples/mysql-deadlock/detector/*.h)
-$(fuzzers): $(BUILD)/%: %.cc $(wildcard tests/fuzz-decoder/*.h include/*.h include/orbit/*.h)
+$(filter-out %/deadlocks,$(decoder_fuzzers)): $(fuzzed)
+$(filter %/deadlocks,$(decoder_fuzzers)): $(wildcard examples/mysql-deadlock/detector/*.h)
+$(decoder_fuzzers): $(BUILD)/%: %.cc $(wildcard tests/fuzz-decoder/*.h include/*.h include/orbit/*.h)
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
 	@clang++ -std=c++20 -O1 -g -D_GNU_SOURCE -Iinclude -fno-exceptions -fno-rtti -Wall -Wextra -Werror \
-		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.cc,$^) -pthread
+		$(fuzzed_with) -o $@ $(filter %.cc,$^) -pthread
+
+# What each of them looks into; `within`: it is part of the program's own text.
+fuzz_domains := $(BUILD)/tests/fuzz-domains
+$(fuzz_domains)/census: isolation/heap.cc liborbit/orbitctl/domains.cc
+$(fuzz_domains)/generated: isolation/heap.cc isolation/passing.cc isolation/ring.cc \
+	$(patsubst %.idl.hpp,$(generated)/%.orbit.hpp,$(wildcard tests/isolation/idl/accepted/*.idl.hpp))
+$(fuzz_domains)/heap: within := isolation/heap.cc
+$(fuzz_domains)/heap: isolation/heap.cc
+$(fuzz_domains)/passed: isolation/passing.cc isolation/ring.cc
+$(fuzz_domains)/ring: isolation/ring.cc
+$(domain_fuzzers): $(BUILD)/%: %.cc $(wildcard tests/fuzz-decoder/*.h isolation/*.h liborbit/orbitctl/*.h include/orbit/*)
+	@mkdir -p $(@D)
+	@echo "  CXX  $@"
+	@clang++ -std=c++20 -O1 -g -D_GNU_SOURCE -Iinclude $(sort $(interfaces)) -Wall -Wextra -Werror \
+		$(fuzzed_with) -o $@ $(filter-out $(within),$(filter %.cc,$^)) -pthread
 
 $(static): $(BUILD)/%: %.cc
 	@mkdir -p $(@D)

@@ -37,7 +37,7 @@ COUNTED_SECONDS = 300
 DEBUGGER_SECONDS = 300
 POSTGRES_BUILD_SECONDS = 1500
 POSTGRES_SECONDS = 300
-FUZZ_SECONDS = 10       # for each fuzzer of the decoders; `make fuzz-decoder` takes longer
+FUZZ_SECONDS = 5        # for each libFuzzer program; `make fuzz-decoder` and `make fuzz-domains` take longer
 STRESS_SECONDS = 20     # of stress, and again of fuzz; `make stress` takes longer
 CENSUS_ROUNDS = 200
 TOLERANCE = 0.001       # of counted instructions, between two kernels
@@ -142,12 +142,12 @@ def has_libfuzzer():
 
 
 def run_fuzzer(program, results):
-    """Run a libFuzzer program for a moment; what it finds is kept in the results."""
-    name = f"fuzz-decoder {program.name}"
+    """Run a libFuzzer program for a moment, each time from the same seed; what it finds is kept in the results."""
+    name = f"{program.parent.name} {program.name}"
     if not has_libfuzzer():     # then make has not built it
         return [vm.Case(name, "", "skip", "clang or its libFuzzer is not there")]
     results.mkdir(parents=True, exist_ok=True)
-    return run_here(name, [program, f"-max_total_time={FUZZ_SECONDS}", "-max_len=2000", "-verbosity=0",
+    return run_here(name, [program, f"-max_total_time={FUZZ_SECONDS}", "-seed=1", "-max_len=2000", "-verbosity=0",
                            f"-artifact_prefix={results}/fuzz-{program.name}-"])
 
 
@@ -303,8 +303,9 @@ def run_host(build, kernel, results):
             prefix = f"{directory.name}: " if directory != build else ""
             host(prefix + program.name, run_here, prefix + program.name, [program])
 
-    for program in expect(cases, "programs of tests/fuzz-decoder", programs(build, "fuzz-decoder")):
-        host(f"fuzz-decoder {program.name}", run_fuzzer, program, results)
+    for kind in ("fuzz-decoder", "fuzz-domains"):
+        for program in expect(cases, f"programs of tests/{kind}", programs(build, kind)):
+            host(f"{kind} {program.name}", run_fuzzer, program, results)
     # The promises once more, by the portable backend, which works on this host's kernel.
     for sanitizer, tracker in PORTABLE:
         directory = build / sanitizer if sanitizer else build

@@ -67,10 +67,10 @@ private:
 // On the heap, so that AddressSanitizer sees any byte before or behind it.
 class Memory {
 public:
-	explicit Memory(std::size_t size) : size_(size)
+	explicit Memory(std::size_t size, std::size_t alignment = 16) : size_(size)
 	{
 		// aligned_alloc() may want a multiple; posix_memalign() does not.
-		if (posix_memalign(&start_, 16, size ? size : 1))
+		if (posix_memalign(&start_, alignment, size ? size : 1))
 			std::abort();
 		std::memset(start_, 0, size);
 	}
