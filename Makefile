@@ -53,6 +53,9 @@ debugged := $(BUILD)/tests/debugger/debugged
 examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(sort $(dir $(wildcard examples/*/*.cc))))
 # A folder of bench/ that asks a question has one program of the same name.
 benches := $(foreach q,$(notdir $(wildcard bench/*)),$(if $(wildcard bench/$q/$q.cc),$(BUILD)/bench/$q/$q))
+# What one of them compares with, if it is there (Debian: apt-get install iceoryx libiceoryx-posh-dev libiceoryx-hoofs-dev).
+iceoryx_headers := $(and $(shell command -v iox-roudi),$(wildcard /usr/include/iceoryx/v2*))
+benches += $(if $(iceoryx_headers),$(BUILD)/bench/domains/iceoryx)
 library := $(BUILD)/liborbit/liborbit.a
 compat_library := $(BUILD)/liborbit/liborbit-compat.a
 isolation_library := $(BUILD)/liborbit/liborbit-isolation.a
@@ -158,13 +161,18 @@ bench bench-check bench-baseline: deps
 	$(PYTHON) bench/run.py $(or $(patsubst bench-%,%,$(filter bench-%,$@)),run) $(QUESTIONS) --build $(BUILD) \
 		--kernel "$$kernel" --way $(WAY) $(BENCH_OPTIONS)
 
+$(BUILD)/bench/domains/iceoryx: $(BUILD)/%: %.cc
+	@mkdir -p $(@D)
+	@echo "  CXX  $@"
+	@$(CXX) $(CXXFLAGS) $(flags) $(addprefix -isystem ,$(iceoryx_headers)) -o $@ $< -liceoryx_posh -liceoryx_hoofs -liceoryx_platform
+
 bench-containers: $(BUILD)/bench/containers/bench
 	@bench/containers/run.py $< --json $(BUILD)/bench/containers/results.json
 
 $(BUILD)/bench/%: bench/%.cc $(library) | deps
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
-	@$(CXX) $(CXXFLAGS) $(flags) $(interfaces) -o $@ $< $(domain_libraries) $(library) -lbenchmark -lgflags
+	@$(CXX) $(CXXFLAGS) $(flags) $(interfaces) -o $@ $< $(domain_libraries) $(library) $(domain_libraries_after) -lbenchmark -lgflags
 
 fuzz-decoder: $(decoder_fuzzers)
 fuzz-domains: $(domain_fuzzers)

@@ -17,7 +17,7 @@ SLACK = 10.0            # instructions, or KiB: of small figures that is less th
 # program may let it choose otherwise: who runs first, and whether a page is still needed when main
 # writes to it.  These are shown, and not held to the baseline.
 SCHEDULED = re.compile(r"call/async/|call/queue/idle|scale/queue=|scale/orbits=\d+/(call|destroy)"
-                       r"|scale/forks=\d+/destroy|domains/ring/|apps/.*/(begin|latency (p99|max))")
+                       r"|scale/forks=\d+/destroy|domains/(ring/same core|create)/|apps/.*/(begin|latency (p99|max))")
 
 
 @dataclasses.dataclass

@@ -6,11 +6,15 @@
 
 #include "../common/echo.h"
 
+#include <orbit/coroutine.hpp>
 #include <orbit/direct.hpp>
+#include <orbit/domain.hpp>
 #include <orbit/ring.hpp>
 
 #include <csignal>
+#include <filesystem>
 #include <optional>
+#include <fcntl.h>
 #include <sched.h>
 
 using namespace bench;
@@ -93,8 +97,8 @@ std::shared_ptr<Skeleton> skeleton(Endpoint &endpoint)
 }
 
 // A caller's proxy, and what is behind it.
-struct Domain {
-	virtual ~Domain() = default;
+struct Side {
+	virtual ~Side() = default;
 
 	Buffers buffers;
 	std::optional<device::DeviceProxy> proxy;
@@ -109,8 +113,8 @@ protected:
 	}
 };
 
-struct DirectDomain final : Domain {
-	DirectDomain() : other(buffers.attach(server)) { set(std::make_shared<DirectTransport>(skeleton(*other))); }
+struct DirectSide final : Side {
+	DirectSide() : other(buffers.attach(server)) { set(std::make_shared<DirectTransport>(skeleton(*other))); }
 
 	std::unique_ptr<Endpoint> other;
 };
@@ -125,8 +129,8 @@ void run_on(int processor)
 }
 
 // A process at the other end of a ring, on this core or another.
-struct RingDomain final : Domain {
-	explicit RingDomain(bool same_core)
+struct RingSide final : Side {
+	explicit RingSide(bool same_core)
 		: shape{.slots = 32, .message_bytes = 256, .spins = same_core ? 0u : 20000u}, memory(ring_bytes(shape))
 	{
 		const RingMemory areas = get(ring_memory(memory.span(), shape), "ring");
@@ -143,7 +147,7 @@ struct RingDomain final : Domain {
 		ring = get(RingTransport::create(areas, shape), "caller");
 		set(ring);
 	}
-	~RingDomain() override
+	~RingSide() override
 	{
 		kill(pid, SIGKILL);
 		waitpid(pid, nullptr, 0);
@@ -188,7 +192,7 @@ Body virtual_calls()
 // A buffer changes hands, without a call.
 Body moves()
 {
-	return [domain = std::make_shared<DirectDomain>()](Round &round) {
+	return [domain = std::make_shared<DirectSide>()](Round &round) {
 		Endpoint &here = *domain->buffers.endpoint, &there = *domain->other;
 		auto word = get(here.make<device::Word>(zone), "buffer");
 		round.time("", [&] {
@@ -204,7 +208,7 @@ Body moves()
 	};
 }
 
-using Make = std::function<std::shared_ptr<Domain>()>;
+using Make = std::function<std::shared_ptr<Side>()>;
 
 template <class Act> Body calls(const Make &make, int number, Act &&act)
 {
@@ -230,24 +234,171 @@ template <class T> Body passes(const Make &make, int number, orbit::result<orbit
 	};
 }
 
+constexpr std::uint32_t batch = 32;
+
+void start_batch(RingTransport &ring, std::span<RingTicket> tickets)
+{
+	const Head head{device::Device_wire::nothing_type, 0};
+
+	for (auto &ticket : tickets)
+		check(!ring.start(device::Device_wire::nothing_number, std::as_bytes(std::span(&head, 1)), &ticket, true),
+		      "start");
+}
+
+void finish_batch(RingTransport &ring, std::span<const RingTicket> tickets)
+{
+	for (auto &ticket : tickets) {
+		std::byte reply[64];
+		std::size_t bytes;
+		check(!ring.finish(ticket, reply, &bytes, 10'000'000'000), "finish");
+	}
+}
+
 Body batches(const Make &make)
 {
 	return [domain = make()](Round &round) {
-		constexpr std::uint32_t size = 32;
-		const Head head{device::Device_wire::nothing_type, 0};
-		RingTicket tickets[size];
+		RingTicket tickets[batch];
 		round.time("", [&] {
-			for (auto &ticket : tickets)
-				check(!domain->ring->start(device::Device_wire::nothing_number,
-							   std::as_bytes(std::span(&head, 1)), &ticket, true),
-				      "start");
-			for (auto &ticket : tickets) {
-				std::byte reply[64];
-				std::size_t bytes;
-				check(!domain->ring->finish(ticket, reply, &bytes, 10'000'000'000), "finish");
-			}
-		}, size);
+			start_batch(*domain->ring, tickets);
+			finish_batch(*domain->ring, tickets);
+		}, batch);
 	};
+}
+
+// Both ends of a ring in one thread, which does one side's work after the other's.
+struct Ends {
+	Ends()
+		: memory(ring_bytes(shape)), other(buffers.attach(server)), object(skeleton(*other)),
+		  ring(get(RingTransport::create(get(ring_memory(memory.span(), shape), "ring"), shape), "caller")),
+		  serving(get(RingServer::create(get(ring_memory(memory.span(), shape), "ring"), shape), "server"))
+	{
+	}
+
+	static constexpr RingShape shape{.slots = batch, .message_bytes = 256, .spins = 0};
+	Buffers buffers;
+	Shared memory;
+	std::unique_ptr<Endpoint> other;
+	std::shared_ptr<Skeleton> object;
+	std::shared_ptr<RingTransport> ring;
+	std::shared_ptr<RingServer> serving;
+};
+
+Body batch_by_side()
+{
+	return [ends = std::make_shared<Ends>()](Round &round) {
+		RingTicket tickets[batch];
+		const auto began = now();
+		start_batch(*ends->ring, tickets);
+		const auto started = now();
+		ends->serving->serve(*ends->object, 0); // until there is none
+		const auto served = now();
+		finish_batch(*ends->ring, tickets);
+		round.add("caller", static_cast<double>(started - began + now() - served - 2 * clock_cost) / batch);
+		round.add("server", static_cast<double>(served - started - clock_cost) / batch);
+	};
+}
+
+orbit::task<void> coroutine()
+{
+	co_return;
+}
+
+orbit::task<void> coroutines(Round &round)
+{
+	const auto began = now();
+	for (int n = 0; n < many; n++)
+		co_await coroutine();
+	round.add("", static_cast<double>(now() - began - clock_cost) / many);
+}
+
+Body coroutine_calls()
+{
+	return [loop = std::make_shared<orbit::Loop>()](Round &round) { loop->run(coroutines(round)); };
+}
+
+// What is made from little gets what there is now.
+void prepare()
+{
+	static const bool prepared = orbit::prepare().has_value();
+	check(prepared, "prepare");
+}
+
+Body create_orbits()
+{
+	prepare();
+	return [](Round &round) {
+		std::optional<orbit::Orbit> made;
+		round.time("", [&] {
+			made.emplace(value(orbit::Orbit::create({.name = "bench", .inherit = orbit::Inherit::minimal}), "orbit"));
+		});
+	};
+}
+
+Body create_domains(orbit::Via via)
+{
+	prepare();
+	return [via, supervisor = std::shared_ptr<orbit::Supervisor>(get(orbit::Supervisor::create(), "supervisor"))](Round &round) {
+		std::unique_ptr<orbit::Domain> made;
+		round.time("", [&] {
+			made = get(supervisor->start({.name = "bench",
+						      .services = {orbit::service<device::DeviceSkeleton, Implementation>()},
+						      .via = via}),
+				   "domain");
+		});
+	};
+}
+
+// Another program's library, and so another program: iceoryx.cc.
+class Iceoryx {
+public:
+	static std::filesystem::path program() { return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "iceoryx"; }
+
+	Iceoryx(std::size_t bytes, bool same_core)
+	{
+		int to[2], from[2];
+
+		check(!pipe2(to, O_CLOEXEC) && !pipe2(from, O_CLOEXEC), "pipe");
+		pid_ = fork();
+		check(pid_ >= 0, "fork");
+		if (!pid_) {
+			dup2(to[0], 0);
+			dup2(from[1], 1);
+			execl(program().c_str(), "iceoryx", std::to_string(bytes).c_str(), same_core ? "0" : "1",
+			      same_core ? "sleeps" : "looks", nullptr);
+			_exit(127);
+		}
+		close(to[0]);
+		close(from[1]);
+		to_ = fdopen(to[1], "w");
+		from_ = fdopen(from[0], "r");
+	}
+	Iceoryx(const Iceoryx &) = delete;
+	Iceoryx &operator=(const Iceoryx &) = delete;
+	~Iceoryx()
+	{
+		std::fclose(to_);
+		std::fclose(from_);
+		waitpid(pid_, nullptr, 0);
+	}
+
+	double trips(unsigned number) const
+	{
+		long long took = 0;
+
+		std::fprintf(to_, "%u\n", number);
+		std::fflush(to_);
+		check(std::fscanf(from_, "%lld", &took) == 1, "iceoryx");
+		return static_cast<double>(took) / number;
+	}
+
+private:
+	pid_t pid_;
+	std::FILE *to_, *from_;
+};
+
+Body iceoryx_trips(std::size_t bytes, bool same_core, unsigned number)
+{
+	return [other = std::make_shared<Iceoryx>(bytes, same_core), number](Round &round) { round.add("", other->trips(number)); };
 }
 
 Body orbit_calls()
@@ -283,9 +434,9 @@ void add_transport(const std::string &name, const Make &make, int number, bool o
 
 void add_cases()
 {
-	const Make direct = [] { return std::make_shared<DirectDomain>(); };
-	const Make other = [] { return std::make_shared<RingDomain>(false); };
-	const Make same = [] { return std::make_shared<RingDomain>(true); };
+	const Make direct = [] { return std::make_shared<DirectSide>(); };
+	const Make other = [] { return std::make_shared<RingSide>(false); };
+	const Make same = [] { return std::make_shared<RingSide>(true); };
 
 	add({.name = "domains/function", .make = functions});
 	add({.name = "domains/virtual", .make = virtual_calls});
@@ -297,10 +448,30 @@ void add_cases()
 	}
 	add_transport("ring/same core", same, 1, false);
 	add({.name = "domains/ring/same core/batch=32", .make = [=] { return batches(same); }});
+	add({.name = "domains/ring/one thread", .make = batch_by_side});
+	add({.name = "domains/coroutine", .make = coroutine_calls});
+	for (const std::size_t bytes : {std::size_t{8}, 4 * KiB, 64 * KiB}) {
+		if (!std::filesystem::exists(Iceoryx::program()))
+			break;
+		if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
+			add({.name = "domains/iceoryx/other core/bytes=" + bytes_text(bytes),
+			     .make = [=] { return iceoryx_trips(bytes, false, 200); },
+			     .only_timed = true});
+		add({.name = "domains/iceoryx/same core/bytes=" + bytes_text(bytes),
+		     .make = [=] { return iceoryx_trips(bytes, true, 1); },
+		     .only_timed = true});
+	}
 	add({.name = "domains/call", .make = orbit_calls, .samples = 1000});
 	add({.name = "domains/pipe", .make = [] { return trips<Echo>(Echo::pipes); }, .samples = 1000});
 	add({.name = "domains/socket", .make = [] { return trips<Echo>(Echo::socket); }, .samples = 1000});
 	add({.name = "domains/futex", .make = [] { return trips<FutexEcho>(); }, .samples = 1000});
+	// The last: they prepare, which is there for all that come after.
+	add({.name = "domains/create/orbit", .make = create_orbits, .rounds = 21, .samples = 20});
+	add({.name = "domains/create/domain", .make = [] { return create_domains(orbit::Via::call); }, .rounds = 21, .samples = 20});
+	add({.name = "domains/create/domain with a ring",
+	     .make = [] { return create_domains(orbit::Via::ring); },
+	     .rounds = 21,
+	     .samples = 20});
 }
 
 } // namespace

@@ -15,6 +15,8 @@ def draw(data):
             ("ring, other core, one of 32", "domains/ring/other core/batch=32", ORBIT),
             ("ring, other core", "domains/ring/other core/nothing", ORBIT),
             ("ring, same core", "domains/ring/same core/nothing", ORBIT),
+            ("iceoryx, other core", "domains/iceoryx/other core/bytes=8", OTHER),
+            ("iceoryx, same core", "domains/iceoryx/same core/bytes=8", OTHER),
             ("orbit call", "domains/call", FORK),
             ("futex, two processes", "domains/futex", OTHER),
             ("pipe, two processes", "domains/pipe", OTHER),
@@ -25,6 +27,9 @@ def draw(data):
                                     ("ring/same core", "ring, same core", FORK)):
         if f"domains/{transport}/pass/bytes=8" in data.values:
             line(right, data, f"domains/{transport}/pass/bytes={{}}", BYTES, label, color=color)
+    for transport in ("other core", "same core"):
+        if f"domains/iceoryx/{transport}/bytes=8" in data.values:
+            line(right, data, f"domains/iceoryx/{transport}/bytes={{}}", BYTES, f"iceoryx, {transport}", color=OTHER)
     right.set(xscale="log", yscale="log", title="A buffer is moved there and back")
     finish(right, "bytes", data.unit)
     return figure
