@@ -47,14 +47,13 @@ Layout lay_out(DomainId domains, std::span<const std::size_t> zone_bytes)
 	return layout;
 }
 
-// One of a heap's zones, as all sides see it. The header says already where everything is.
+// One of a heap's zones, as all sides see it, without its own memory. The header says already where everything is.
 View view_of(std::byte *heap, std::uint32_t number)
 {
 	auto *const header = reinterpret_cast<Header *>(heap);
 	ZoneHeader &zone = header->zone[number];
 	View view;
 
-	view.data = heap + zone.data;
 	view.bytes = zone.bytes;
 	view.runs = reinterpret_cast<std::atomic<std::uint64_t> *>(heap + zone.runs);
 	view.header = &zone;
@@ -596,6 +595,7 @@ int Room::attach(std::span<std::byte> memory, DomainId self)
 	for (std::uint32_t i = 0; i < zones_; i++) {
 		View view = view_of(memory.data(), i);
 
+		view.data = memory.data() + header->zone[i].data;
 		view.room = this;
 		view.self = self;
 		view.given_here = Word::make(State::given, 0, self, 0, 0).bits;

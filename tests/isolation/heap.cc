@@ -461,6 +461,23 @@ TEST(D2_OneOwner, MemoryIsReusedForItsTypeOnly)
 	EXPECT_EQ(granules(*again), at);
 }
 
+// Another program's heap is counted without its zones' memory, wherever it says that this is.
+TEST(D5_HostileBytes, ACensusDoesWithoutTheZones)
+{
+	World world(2);
+	auto buffer = world[1].make<int>(zone, 1);
+	auto *header = reinterpret_cast<Header *>(world.memory.span().data());
+	Census census;
+
+	ASSERT_TRUE(buffer);
+	for (const std::uint64_t nowhere : {~std::uint64_t{0}, std::uint64_t{1} << 63}) {
+		const std::uint64_t right = std::exchange(header->zone[0].data, nowhere);
+		EXPECT_TRUE(census_of(world.memory.span(), &census));
+		EXPECT_EQ(census.owned[1], 1u);
+		header->zone[0].data = right;
+	}
+}
+
 TEST(D5_HostileBytes, ValuesAreFetchedOnceAndThenChecked)
 {
 	World world(2);
