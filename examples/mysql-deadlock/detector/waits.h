@@ -89,7 +89,10 @@ public:
 	}
 
 	/// The number of the wait in a slot; 0 if there is none, or no such slot.
-	std::uint64_t number(std::uint64_t slot) const { return slot < header_->used ? waits_[slot].number : 0; }
+	std::uint64_t number(std::uint64_t slot) const
+	{
+		return slot < slots_ && slot < header_->used ? waits_[slot].number : 0;
+	}
 
 	std::size_t slots() const { return slots_; }
 	std::size_t used() const { return static_cast<std::size_t>(header_->used); }
