@@ -114,7 +114,7 @@ kernel = $(if $(2),echo $(2),linux-patches/build $(1))
 demo: deps
 	@echo 'demo: compiling the library and the example'
 	@$(MAKE) -s $(library) $(filter-out $(driver_examples),$(examples))
-	@echo 'demo: getting the patched kernel ready (the first time, about 5 minutes on two cores)'
+	@echo 'demo: getting the patched kernel ready (the first time, 5 to 20 minutes on two cores)'
 	@kernel=$$($(call kernel,vm,$(KERNEL))) && \
 	echo 'demo: booting it in a virtual machine, to run $(BUILD)/examples/system-map-audit' && echo && \
 	tests/vm/run.py exec --kernel "$$kernel" --timeout 600 --file "$$kernel/System.map" -- \
