@@ -102,6 +102,14 @@ inline std::vector<std::string> devices_of(const std::string &class_code)
 	return found;
 }
 
+/// The address of the first NVMe controller; empty if there is none.
+inline std::string address()
+{
+	const auto found = devices_of("010802");
+
+	return found.empty() ? "" : found[0];
+}
+
 inline std::string driver_of(const std::string &address)
 {
 	char target[256];

@@ -21,14 +21,6 @@ using orbit::pci::Device;
 
 constexpr std::uint64_t iova = 0x10000000;
 constexpr std::size_t data_bytes = 8 << 20;
-const std::string nvme_class = "010802";
-
-std::string address()
-{
-	const auto found = devices_of(nvme_class);
-
-	return found.empty() ? "" : found[0];
-}
 
 // A controller that runs, with memory.
 struct Running {

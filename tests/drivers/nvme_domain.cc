@@ -2,9 +2,7 @@
 //
 // The NVMe driver as a domain: what its callers get, and what becomes of their requests and of memory when it is killed, or
 // goes mad.
-#include "domain.h"
-#include "machine.h"
-#include "queue.h"
+#include "domain_test.h"
 
 #include <atomic>
 #include <csignal>
@@ -14,39 +12,12 @@
 
 namespace {
 
-using namespace machine;
-using orbit::Domain;
 using orbit::DomainOptions;
 using orbit::DomainReport;
-using orbit::rref;
-using orbit::Supervisor;
-using orbit::Zone;
-using orbit::block::Finished;
-using orbit::block::Op;
-using orbit::block::Queue;
-using orbit::block::Request;
 using orbit::block::Space;
-namespace block = orbit::block;
-namespace nvme = orbit::nvme;
-
-
-// Before anything else: domains inherit the minimum.
-class Prepared : public testing::Environment {
-	void SetUp() override { ASSERT_TRUE(orbit::prepare()); }
-};
-const auto *const prepared = testing::AddGlobalTestEnvironment(new Prepared);
 
 constexpr unsigned depth = 127;
 constexpr unsigned at_once = 64;
-constexpr std::byte canary{0xc5};
-const Zone data{0}, queues{1};
-
-std::string address()
-{
-	const auto found = devices_of("010802");
-
-	return found.empty() ? "" : found[0];
-}
 
 class NvmeDomain : public testing::Test {
 protected:

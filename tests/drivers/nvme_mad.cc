@@ -2,35 +2,14 @@
 //
 // Drivers that are out of their minds: what they do to their device reaches nobody's memory but their own, their callers get
 // errors, and the next driver has a device that works.
-#include "domain.h"
-#include "machine.h"
-#include "queue.h"
+#include "domain_test.h"
 
 #include <fstream>
 #include <random>
 
 namespace {
 
-using namespace machine;
-using orbit::Domain;
-using orbit::rref;
-using orbit::Supervisor;
-using orbit::Zone;
-using orbit::block::Finished;
-using orbit::block::Op;
-using orbit::block::Queue;
-using orbit::block::Request;
-namespace block = orbit::block;
-namespace nvme = orbit::nvme;
-
-class Prepared : public testing::Environment {
-	void SetUp() override { ASSERT_TRUE(orbit::prepare()); }
-};
-const auto *const prepared = testing::AddGlobalTestEnvironment(new Prepared);
-
 constexpr unsigned depth = 63;
-constexpr std::byte canary{0xc5};
-const Zone data{0}, queues{1};
 
 // What it does when it is called; a request's first block says which.
 enum Madness : std::uint64_t {
@@ -156,13 +135,6 @@ template <class Skeleton> orbit::Service mad()
 }
 
 // --- in the main program
-
-std::string address()
-{
-	const auto found = devices_of("010802");
-
-	return found.empty() ? "" : found[0];
-}
 
 // Faults that the kernel has told of since it booted.
 unsigned iommu_faults()
