@@ -244,8 +244,8 @@ def run_guest(title, machine, tests, results, environment=ENVIRONMENT):
 
 
 class Beside:
-    """One more process, which runs what leaves it to be judged beside the rest, and gives way to it: programs
-    whose time matters run here, those that compile and boot there."""
+    """One more process, which judges one thing after the other beside this one, and gives way to it: what
+    compiles and boots runs there, and programs whose time matters run here."""
 
     def __init__(self, progress):
         self.progress = progress
