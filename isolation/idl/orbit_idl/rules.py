@@ -146,9 +146,9 @@ class Rules:
 
     def spell(self, type_):
         """A type as generated code writes it: whole, but by the names that the user uses."""
-        if kind(type_) == "ELABORATED":
-            type_ = type_.get_named_type()
         const = "const " if type_.is_const_qualified() else ""
+        if kind(type_) == "ELABORATED":
+            type_ = type_.get_named_type()  # without the const that stands before
         canonical = type_.get_canonical()
         written = type_.spelling.removeprefix("const ").removeprefix("std::")
         if kind(canonical) in NUMBERS and re.fullmatch(r"u?int(8|16|32|64|ptr|max)_t|size_t|ptrdiff_t", written):

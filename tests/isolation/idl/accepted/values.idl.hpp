@@ -57,7 +57,7 @@ public:
 	virtual orbit::result<bool> invert(bool b) const = 0;
 	virtual orbit::result<Kind> next(Kind kind) = 0;
 	virtual orbit::result<Rights> without(Rights rights, const Level &level) = 0;
-	virtual orbit::result<Padded> copy(const Padded &padded) = 0;
+	virtual orbit::result<Padded> copy(const shapes::Padded &padded) = 0; // by its whole name
 	virtual orbit::result<std::array<Padded, 2>> twice(Padded padded) = 0;
 	virtual orbit::result<Shape> turn(const Shape &shape) = 0;
 	ORBIT_REPEATABLE virtual orbit::result<Reply> reply(Level level) = 0;
