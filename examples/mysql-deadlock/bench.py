@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What the detector costs: how long a deadlock takes to end, and what clients get done, by turns.
+
+  bench.py [--built DIR] [--rounds N] [--seconds N] [LOAD...]
+
+Loads: latency (two clients, one deadlock after the other), and ROWSxUPDATESxCLIENTS, as 1x1x64 or 20x4x64: so many clients
+update so many of so many rows in a transaction.  The clients are processes of this machine, and Python: they take
+about as much of it as the server does, which makes differences smaller than they are.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import random
+import select
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import server as maria  # noqa: E402
+
+SERVERS = {"vanilla": (None, {}), "inline": ("plugin", {}), "thread": ("plugin", {"innodb_deadlock_detector": "thread"}),
+           "orbit": ("plugin", {"innodb_deadlock_detector": "orbit"})}
+
+
+def prepare(built, name):
+    plugin, settings = SERVERS[name]
+    server = maria.Server(built, plugin, {**settings, "max_connections": 300}).start()
+    server.sql("CREATE TABLE test.t (id INT PRIMARY KEY, v INT) ENGINE=InnoDB")
+    server.sql("INSERT INTO test.t VALUES " + ", ".join(f"({i}, 0)" for i in range(200)))
+    return server
+
+
+def latency(server, count):
+    """From the statement that closes the cycle until somebody hears of it, in milliseconds."""
+    first, second = server.connect(), server.connect()
+    found = []
+    for _ in range(count):
+        for connection, row in ((first, 1), (second, 2)):
+            connection.sql("BEGIN")
+            connection.sql(f"UPDATE test.t SET v = v + 1 WHERE id = {row}")
+        first.start("UPDATE test.t SET v = v + 1 WHERE id = 2")
+        time.sleep(0.003)
+        begin = time.monotonic()
+        second.start("UPDATE test.t SET v = v + 1 WHERE id = 1")
+        ready, _, _ = select.select([first.socket, second.socket], [], [])
+        found.append((time.monotonic() - begin) * 1000)
+        for connection in sorted((first, second), key=lambda c: c.socket not in ready):
+            with contextlib.suppress(maria.Error):
+                connection.finish()
+            connection.sql("ROLLBACK")
+    first.close()
+    second.close()
+    return found
+
+
+def clients(path, rows, updates, count, seconds, seed, results):
+    """A process with some of the clients; those that wait for an answer do not wait for each other."""
+    choose = random.Random(seed)
+    connections = [maria.Connection(path) for _ in range(count)]
+    plans = {c.socket: [c, []] for c in connections}
+    done = deadlocks = 0
+    poll = select.poll()
+    by_number = {}
+
+    def step(entry):
+        connection, plan = entry
+        if not plan:
+            plan += ["COMMIT", *(f"UPDATE test.t SET v = v + 1 WHERE id = {row}"
+                                 for row in choose.sample(range(rows), updates)), "BEGIN"]
+        connection.start(plan[-1])
+
+    for entry in plans.values():
+        poll.register(entry[0].socket, select.POLLIN)
+        by_number[entry[0].socket.fileno()] = entry
+        step(entry)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for number, _ in poll.poll(1000):
+            entry = by_number[number]
+            try:
+                entry[0].finish()
+                done += entry[1].pop() == "COMMIT"
+            except maria.Error as error:
+                deadlocks += error.code == maria.DEADLOCK
+                entry[1].clear()
+            step(entry)
+    results.put((done, deadlocks))
+
+
+def throughput(server, load, seconds, seed):
+    """Transactions and deadlocks in a second."""
+    rows, updates, count = (int(n) for n in load.split("x"))
+    results = multiprocessing.Queue()
+    processes = [multiprocessing.Process(target=clients, args=(server.path, rows, updates, count // 4, seconds, seed + i,
+                                                               results)) for i in range(4)]
+    for process in processes:
+        process.start()
+    found = [results.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return tuple(sum(each) / seconds for each in zip(*found))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--built", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--servers", default="vanilla,thread,orbit")
+    parser.add_argument("loads", nargs="*", default=["latency", "1x1x16", "1x1x64", "50x1x64", "20x4x64"])
+    options = parser.parse_args()
+    built = options.built or maria.build()
+    names = options.servers.split(",")
+    for load in options.loads:
+        found = {name: [] for name in names}
+        with contextlib.ExitStack() as stack:
+            servers = {name: stack.enter_context(contextlib.closing(prepare(built, name))) for name in names}
+            for number in range(options.rounds):
+                for name in names if number % 2 else reversed(names):
+                    if load == "latency":
+                        found[name] += latency(servers[name], 100)
+                    else:
+                        found[name].append(throughput(servers[name], load, options.seconds, number * 100))
+            counted = {name: servers[name].status() for name in names}
+        for name in names:
+            if load == "latency":
+                cuts = statistics.quantiles(found[name], n=100)
+                print(f"{load:10} {name:8} p50 {cuts[49]:7.2f} ms, p99 {cuts[98]:7.2f} ms, of {len(found[name])}", flush=True)
+                continue
+            rates = sorted(done for done, _ in found[name])
+            ratios = sorted(a[0] / b[0] for a, b in zip(found[name], found[names[0]]) if b[0])
+            checks, spent = counted[name].get("checks", 0), counted[name].get("microseconds", 0)
+            print(f"{load:10} {name:8} {statistics.median(rates):9.1f} transactions/s (from {rates[0]:.1f} to "
+                  f"{rates[-1]:.1f}), {statistics.median(d for _, d in found[name]):7.1f} deadlocks/s, of {names[0]}'s "
+                  f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+                  + (f"; {checks} checks of {spent / checks:.0f} us, {counted[name]['fallbacks']} after a second"
+                     if checks else ""), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+//
+// For tests and the demo: a detector that goes wrong, by the word in the file that DEADLOCK_FAULT names.
+#ifndef MYSQL_DEADLOCK_FAULTS_H
+#define MYSQL_DEADLOCK_FAULTS_H
+
+#include "waits.h"
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace deadlock {
+
+/// Go wrong as the file says, if it says so. Only some faults return.
+inline void go_wrong(const void *memory, std::size_t bytes, std::vector<Deadlock> &found)
+{
+	static std::mt19937_64 random(std::random_device{}());
+	const char *const path = std::getenv("DEADLOCK_FAULT");
+	std::FILE *const file = path ? std::fopen(path, "r") : nullptr;
+	char word[20] = "";
+
+	if (!file)
+		return;
+	const bool read = std::fscanf(file, "%19s", word) == 1;
+	std::fclose(file);
+
+	const std::string fault = read ? word : "";
+
+	if (fault == "segfault") {
+		volatile int *volatile nowhere = nullptr; // else the compiler leaves it out
+
+		*nowhere = 1;
+	} else if (fault == "abort") {
+		std::abort();
+	} else if (fault == "loop") {
+		for (volatile bool forever = true; forever;)
+			;
+	} else if (fault == "memory") {
+		for (;;) {
+			constexpr std::size_t size = 16 << 20;
+			auto *const eaten = static_cast<char *>(std::malloc(size));
+
+			if (!eaten)
+				std::abort();
+			for (std::size_t at = 0; at < size; at += 4096)
+				static_cast<volatile char *>(eaten)[at] = 1;
+		}
+	} else if (fault == "scribble") {
+		// Over all that it was shown, and over its own heap.
+		auto *const heap = static_cast<char *>(std::malloc(64));
+
+		std::memset(const_cast<void *>(memory), 0xa5, bytes);
+		for (int i = 0; i < 4096; i++)
+			static_cast<volatile char *>(heap)[i] = static_cast<char>(random());
+		std::free(heap);
+	} else if (fault == "random") {
+		// Somebody who waits.
+		const auto *const waits = static_cast<const Wait *>(memory) + 1;
+		const std::uint64_t used = static_cast<const Header *>(memory)->used;
+
+		found.clear();
+		for (int i = 0; used && i < 64 && found.empty(); i++) {
+			const auto slot = static_cast<std::uint32_t>(random() % used);
+			const std::uint64_t number = waits[slot].number;
+
+			if (number)
+				found.push_back({number, number, slot, slot, 2});
+		}
+	} else if (fault == "wild") {
+		// Numbers that are none.
+		for (int i = 0; i < 16; i++)
+			found.push_back({random(), random(), static_cast<std::uint32_t>(random()),
+					 static_cast<std::uint32_t>(random()), random()});
+	} else if (fault == "nobody") {
+		found.clear();
+	}
+}
+
+} // namespace deadlock
+
+#endif // MYSQL_DEADLOCK_FAULTS_H

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+#include "task.h"
+
+#include "detector.h"
+#ifdef DEADLOCK_FAULTS
+#include "faults.h"
+#endif
+
+#include <algorithm>
+#include <cstdlib>
+#include <span>
+#include <vector>
+
+#include <orbit/orbit.h>
+
+namespace deadlock {
+
+namespace {
+
+std::span<const Deadlock> find(Detector &detector, const Question &question)
+{
+#ifdef DEADLOCK_FAULTS
+	static std::vector<Deadlock> found;
+	const auto right = detector.find(question.memory, question.bytes, question.rule, most);
+
+	found.assign(right.begin(), right.end());
+	go_wrong(question.memory, question.bytes, found);
+	return std::span(found).first(std::min(found.size(), most));
+#else
+	return detector.find(question.memory, question.bytes, question.rule, most);
+#endif
+}
+
+} // namespace
+
+std::uint64_t look(const void *question, std::size_t size)
+{
+	static Detector detector; // the orbit's, which keeps its memory for the next task
+
+	if (size != sizeof(Question))
+		std::abort();
+
+	const auto found = find(detector, *static_cast<const Question *>(question));
+
+	// What cannot be sent was not found: the server is to know that.
+	if (!found.empty() && orbit_send_operation(operation, found.data(), found.size_bytes()) != 0)
+		std::abort();
+	return found.size();
+}
+
+std::size_t look_here(const Question &question, Deadlock *found)
+{
+	static Detector detector; // of the only thread that calls this
+	const auto all = find(detector, question);
+
+	std::copy(all.begin(), all.end(), found);
+	return all.size();
+}
+
+} // namespace deadlock

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: MIT
+"""A MariaDB server of its own for a test, and connections to it: in a directory that is gone afterwards.
+
+It is Debian's packaged server, with its own InnoDB or with the one that was built here.  It takes connections by a
+socket in that directory only, and does not ask who they are.
+"""
+
+import atexit
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+# Nothing is flushed: what a test leaves behind is nobody's data.
+SETTINGS = {"innodb_buffer_pool_size": "32M", "innodb_log_file_size": "16M", "innodb_flush_log_at_trx_commit": "0",
+            "innodb_flush_method": "nosync", "innodb_doublewrite": "0", "innodb_stats_persistent": "0",
+            "innodb_lock_wait_timeout": "50", "innodb_use_native_aio": "0", "innodb_buffer_pool_dump_at_shutdown": "0",
+            "innodb_buffer_pool_load_at_startup": "0", "max_connections": "300", "performance_schema": "0"}
+DEADLOCK, TIMEOUT = 1213, 1205
+
+# Whoever ends a test that takes too long: servers end with it, as after Ctrl-C.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+class Error(Exception):
+    """What the server has answered."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+class Lost(Exception):
+    """The connection is gone."""
+
+
+class Connection:
+    """As little of the protocol as it takes: statements as text, rows as lists of text."""
+
+    def __init__(self, path, timeout=120):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(timeout)
+        try:
+            self.socket.connect(str(path))
+        except OSError as error:
+            self.socket.close()
+            raise Lost(str(error)) from None
+        greeting = self.read()
+        if greeting[:1] == b"\xff":
+            raise Error(struct.unpack_from("<H", greeting, 1)[0], greeting[3:].decode(errors="replace"))
+        # Protocol 4.1, transactions, authentication by plugins; user root, who has no password.
+        self.send(struct.pack("<IIB23x", 0x200 | 0x2000 | 0x8000 | 0x80000, 1 << 24, 45)
+                  + b"root\0\0mysql_native_password\0", 1)
+        answer = self.read()
+        if answer[:1] == b"\xfe":
+            self.send(b"", self.sequence)
+            answer = self.read()
+        self.check(answer)
+
+    def close(self):
+        self.socket.close()
+
+    def send(self, payload, sequence):
+        try:
+            self.socket.sendall(struct.pack("<I", len(payload))[:3] + bytes([sequence]) + payload)
+        except OSError as error:
+            raise Lost(str(error)) from None
+
+    def exactly(self, size):
+        got = b""
+        while len(got) < size:
+            try:
+                piece = self.socket.recv(size - len(got))
+            except OSError as error:
+                raise Lost(str(error)) from None
+            if not piece:
+                raise Lost("the server has closed the connection")
+            got += piece
+        return got
+
+    def read(self):
+        head = self.exactly(4)
+        self.sequence = head[3] + 1 & 255
+        return self.exactly(int.from_bytes(head[:3], "little"))
+
+    @staticmethod
+    def check(packet):
+        if packet[:1] == b"\xff":
+            text = packet[9:] if packet[3:4] == b"#" else packet[3:]
+            raise Error(struct.unpack_from("<H", packet, 1)[0], text.decode(errors="replace"))
+
+    @staticmethod
+    def texts(packet):
+        """The fields of a row."""
+        at, fields = 0, []
+        while at < len(packet):
+            size, at = packet[at], at + 1
+            if size == 0xfb:
+                fields.append(None)
+                continue
+            if size > 0xfb:
+                width = {0xfc: 2, 0xfd: 3, 0xfe: 8}[size]
+                size, at = int.from_bytes(packet[at:at + width], "little"), at + width
+            fields.append(packet[at:at + size].decode(errors="replace"))
+            at += size
+        return fields
+
+    def start(self, sql):
+        """Send a statement; its answer is for `finish`."""
+        self.send(b"\x03" + sql.encode(), 0)
+
+    def finish(self):
+        packet = self.read()
+        self.check(packet)
+        if packet[:1] == b"\0":
+            return []
+        for _ in range(packet[0] + 1):      # columns, and their end
+            self.read()
+        rows = []
+        while True:
+            packet = self.read()
+            self.check(packet)
+            if packet[:1] == b"\xfe" and len(packet) < 9:
+                return rows
+            rows.append(self.texts(packet))
+
+    def sql(self, sql):
+        self.start(sql)
+        return self.finish()
+
+
+def build():
+    """The directory of what was built; builds it if need be."""
+    done = subprocess.run([HERE / "build"], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return Path(done.stdout.strip())
+
+
+class Server:
+    """A server, running from `start` to `stop`.  plugin: "plugin", "faulty", or None for the packaged InnoDB."""
+
+    def __init__(self, built, plugin="plugin", settings=None, environment=None):
+        self.work = Path(tempfile.mkdtemp(prefix="orbit-mariadb-"))
+        atexit.register(self.close)
+        self.data, self.log, self.path = self.work / "data", self.work / "log.err", self.work / "socket"
+        self.fault_file = self.work / "fault"
+        self.process = None
+        self.environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC", "DEADLOCK_FAULT": str(self.fault_file),
+                            **(environment or {})}
+        self.data.mkdir()
+        (self.data / "test").mkdir()
+        self.fault_file.write_text("")
+        # A copy of what it needs: users other than root cannot read a cache in root's home.
+        self.home = self.work / "home"
+        self.home.mkdir()
+        shutil.copy2(built / "packages/usr/sbin/mariadbd", self.home)
+        for name in ("english", "charsets"):
+            shutil.copytree(built / "packages/usr/share/mysql" / name, self.home / "share" / name)
+        self.settings = {**SETTINGS, "datadir": self.data, "socket": self.path, "log_error": self.log,
+                         "lc_messages_dir": self.home / "share",
+                         "character_sets_dir": self.home / "share/charsets",
+                         "pid_file": self.work / "pid", "tmpdir": self.work, **(settings or {})}
+        if plugin:
+            (self.home / "plugin").mkdir()
+            shutil.copy2(built / plugin / "ha_innodb.so", self.home / "plugin")
+            self.settings |= {"plugin_dir": self.home / "plugin", "plugin_maturity": "unknown",
+                              "ignore_builtin_innodb": "1", "plugin_load_add": "ha_innodb.so"}
+        if os.getuid() == 0:
+            shutil.chown(self.work, "nobody", "nogroup")
+            for path in (self.data, self.data / "test", self.fault_file):
+                shutil.chown(path, "nobody", "nogroup")
+
+    def start(self):
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
+        user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+        self.process = subprocess.Popen(
+            [self.home / "mariadbd", "--no-defaults", "--skip-networking", "--skip-grant-tables",
+             "--skip-log-bin", *options], env=self.environment, cwd=self.work, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, **user)
+        begin = time.monotonic()
+        while time.monotonic() - begin < 180:
+            if self.process.poll() is not None:
+                raise Error(self.process.returncode, f"it has ended:\n{self.messages()[-3000:]}")
+            with contextlib.suppress(Lost, Error):
+                self.connect().close()
+                return self
+            time.sleep(0.05)
+        raise Error(0, f"it takes no connections:\n{self.messages()[-3000:]}")
+
+    def connect(self, timeout=120):
+        return Connection(self.path, timeout)
+
+    def sql(self, sql):
+        connection = self.connect()
+        try:
+            return connection.sql(sql)
+        finally:
+            connection.close()
+
+    def messages(self):
+        """All that the server has logged."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def status(self):
+        """The detector's counters."""
+        rows = self.sql("SHOW GLOBAL STATUS LIKE 'Innodb_deadlock%'")
+        return {name.removeprefix("Innodb_deadlock_detector_").removeprefix("Innodb_").lower(): int(value)
+                for name, value in rows}
+
+    def fault(self, word=""):
+        """What the detector shall do wrong from now on."""
+        self.fault_file.write_text(word)
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    def orbits(self):
+        """The processes of its orbit."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (process / "comm").read_text().startswith("orbit:deadlocks") and \
+                        str(self.work) in os.readlink(process / "exe"):
+                    found.append(int(process.name))
+        return found
+
+    def stop(self, seconds=120):
+        """End it in good order; how long that took."""
+        begin = time.monotonic()
+        if self.alive():
+            self.process.terminate()
+            self.process.wait(seconds)
+        return time.monotonic() - begin
+
+    def close(self):
+        """End it, however it is, and remove all of it."""
+        if self.alive():
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.work, ignore_errors=True)
+        atexit.unregister(self.close)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,419 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Tests of InnoDB with its deadlock detector in an orbit: deadlocks end, and a detector that goes wrong costs a warning.
+
+  test.py [--built DIR] [NAME...]   run all tests, or those with these names
+
+Each line that it prints is of unittest; the exit status is 0 if all have passed.
+"""
+
+import argparse
+import random
+import re
+import sys
+import threading
+import time
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import server as maria  # noqa: E402
+
+BUILT = None
+# What the log says of each fault of the detector that can be told by the orbit itself.
+DEADLY = {
+    "segfault": r"killed by signal 11 \(SIGSEGV\) at address 0x0",
+    "abort": r"killed by signal 6 \(SIGABRT\)",
+    "loop": "time limit|CPU",
+    "memory": "more memory than its limit|killed by signal 6",
+}
+# These are silent: others may be innocent, so what is told is that a deadlock was there after a second.
+SILENT = ("nobody", "wild", "scribble", "random")
+
+
+class Cycle:
+    """Transactions of which each waits for the next, in threads of their own."""
+
+    def __init__(self, server, size, first_row=0, seed=0, rows_before=()):
+        self.connections = [server.connect() for _ in range(size)]
+        self.rows = [first_row + i for i in range(size)]
+        self.random = random.Random(seed)
+        self.errors = [None] * size
+        self.seconds = [None] * size
+        self.rows_before = rows_before
+
+    def run(self):
+        """Close the cycle; who was rolled back, by number."""
+        size = len(self.connections)
+        for i, connection in enumerate(self.connections):
+            connection.sql("BEGIN")
+            connection.sql(f"UPDATE t SET v = v + 1 WHERE id = {self.rows[i]}")
+            if i < len(self.rows_before):       # the more rows, the more it weighs
+                first = 100000 + self.rows[0] * 100 + i * 1000
+                connection.sql(f"INSERT INTO heavy SELECT seq FROM seq WHERE seq BETWEEN {first} AND "
+                               f"{first + self.rows_before[i] - 1}")
+
+        def wait(i):
+            begin = time.monotonic()
+            try:
+                self.connections[i].sql(f"UPDATE t SET v = v + 1 WHERE id = {self.rows[(i + 1) % size]}")
+            except maria.Error as error:
+                self.errors[i] = error.code
+            except maria.Lost:
+                self.errors[i] = "lost"
+            self.seconds[i] = time.monotonic() - begin
+            try:
+                self.connections[i].sql("COMMIT")
+            except (maria.Error, maria.Lost) as error:
+                self.errors[i] = self.errors[i] or str(error)
+
+        threads = [threading.Thread(target=wait, args=(i,)) for i in range(size)]
+        order = list(range(size))
+        self.random.shuffle(order)
+        for i in order:
+            threads[i].start()
+            if self.random.random() < 0.5:
+                time.sleep(0.002)
+        for thread in threads:
+            thread.join()
+        return [i for i in range(size) if self.errors[i]]
+
+    def close(self):
+        for connection in self.connections:
+            connection.close()
+
+
+class Ported(unittest.TestCase):
+    """One server for all tests of a class."""
+
+    plugin = "faulty"
+    settings = {"innodb_deadlock_detector": "orbit"}
+    environment = {}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = maria.Server(BUILT, cls.plugin, cls.settings, cls.environment)
+        cls.addClassCleanup(cls.server.close)
+        cls.server.start()
+        cls.control = cls.server.connect()
+        cls.addClassCleanup(cls.control.close)
+        cls.control.sql("USE test")
+        cls.server.connect = cls.connect
+        cls.control.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT) ENGINE=InnoDB")
+        cls.control.sql("INSERT INTO t VALUES " + ", ".join(f"({i}, 0)" for i in range(200)))
+
+    @classmethod
+    def connect(cls, timeout=120):
+        connection = maria.Connection(cls.server.path, timeout)
+        connection.sql("USE test")
+        return connection
+
+    def setUp(self):
+        self.server.fault()
+        # Set once more, it forgets what has failed.
+        self.control.sql(f"SET GLOBAL innodb_deadlock_detector = '{self.settings['innodb_deadlock_detector']}'"
+                         if "innodb_deadlock_detector" in self.settings else "DO 0")
+
+    def status(self):
+        return self.server.status()
+
+    def one_deadlock(self, size=2, seed=0):
+        """Make a deadlock; who was rolled back, and the time that it took."""
+        cycle = Cycle(self.server, size, seed=seed)
+        try:
+            victims = cycle.run()
+            self.assertEqual([cycle.errors[i] for i in victims], [maria.DEADLOCK])
+            return victims[0], cycle.seconds[victims[0]]
+        finally:
+            cycle.close()
+
+
+class Deadlocks(Ported):
+    """They end, each with one victim."""
+
+    def test_a_deadlock_is_resolved_by_the_orbit(self):
+        before = self.status()
+        for _ in range(20):     # of which a busy machine may have kept the orbit from a few for a second
+            self.one_deadlock()
+        after = self.status()
+        self.assertGreater(after["victims"], before["victims"])
+        self.assertEqual(after["failures"], before["failures"])
+        self.assertEqual(after["deadlocks"] - before["deadlocks"], 20)
+        self.assertIn("WE ROLL BACK TRANSACTION", self.control.sql("SHOW ENGINE INNODB STATUS")[0][2])
+        self.assertTrue(self.server.orbits())
+
+    def test_generated_deadlocks_of_two_to_eight_have_one_victim_each(self):
+        before = self.status()
+        rounds, at_a_time = GENERATED // 5, 5
+        for number in range(rounds):
+            # Several at once, of which none has to do with another.
+            cycles = [Cycle(self.server, 2 + (number + i) % 7, first_row=i * 10, seed=number * at_a_time + i)
+                      for i in range(at_a_time)]
+            victims = [None] * at_a_time
+            threads = [threading.Thread(target=lambda i=i, cycle=cycle: victims.__setitem__(i, cycle.run()))
+                       for i, cycle in enumerate(cycles)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            for cycle, found in zip(cycles, victims):
+                self.assertEqual([cycle.errors[i] for i in found], [maria.DEADLOCK])
+                cycle.close()
+        after = self.status()
+        self.assertEqual(after["deadlocks"] - before["deadlocks"], rounds * at_a_time)
+        self.assertGreater(after["victims"], before["victims"])
+        print(f"  {rounds * at_a_time} deadlocks: {after['victims'] - before['victims']} by the orbit, "
+              f"{after['fallbacks'] - before['fallbacks']} after a second, "
+              f"{after['stale'] - before['stale']} stale answers", flush=True)
+
+    def test_who_has_changed_less_is_rolled_back(self):
+        self.control.sql("CREATE TABLE IF NOT EXISTS heavy (id INT PRIMARY KEY) ENGINE=InnoDB")
+        self.control.sql("CREATE TABLE IF NOT EXISTS seq (seq INT PRIMARY KEY) ENGINE=MyISAM")
+        self.control.sql("INSERT IGNORE INTO seq VALUES " + ", ".join(f"({100000 + i})" for i in range(5000)))
+        for light in range(3):
+            self.control.sql("DELETE FROM heavy")
+            weights = [40, 40, 40]
+            weights[light] = 0
+            cycle = Cycle(self.server, 3, rows_before=weights, seed=light)
+            self.assertEqual(cycle.run(), [light])
+            cycle.close()
+
+    def test_locks_without_a_deadlock_are_not_looked_at(self):
+        before = self.status()
+        first, second = self.server.connect(), self.server.connect()
+        first.sql("BEGIN")
+        first.sql("UPDATE t SET v = v + 1 WHERE id = 1")
+        second.start("UPDATE t SET v = v + 1 WHERE id = 1")
+        time.sleep(0.3)
+        first.sql("COMMIT")
+        second.finish()
+        self.assertEqual(self.status()["checks"], before["checks"])
+        first.close()
+        second.close()
+
+    def test_with_detection_off_the_wait_times_out(self):
+        self.control.sql("SET GLOBAL innodb_deadlock_detect = OFF")
+        self.control.sql("SET GLOBAL innodb_lock_wait_timeout = 2")
+        try:
+            cycle = Cycle(self.server, 2)
+            victims = cycle.run()
+            self.assertTrue(victims)
+            self.assertEqual({cycle.errors[i] for i in victims}, {maria.TIMEOUT})
+            cycle.close()
+        finally:
+            self.control.sql("SET GLOBAL innodb_deadlock_detect = ON")
+            self.control.sql("SET GLOBAL innodb_lock_wait_timeout = 50")
+
+    def test_the_detector_can_be_changed_under_load(self):
+        stop, errors, done = threading.Event(), [], [0]
+
+        def work(seed):
+            rows = random.Random(seed)
+            connection = self.server.connect()
+            while not stop.is_set():
+                try:
+                    connection.sql("BEGIN")
+                    for row in rows.sample(range(4), 2):
+                        connection.sql(f"UPDATE t SET v = v + 1 WHERE id = {row}")
+                    connection.sql("COMMIT")
+                    done[0] += 1
+                except maria.Error as error:
+                    if error.code != maria.DEADLOCK:
+                        errors.append(error)
+            connection.close()
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for name in ("inline", "thread", "orbit", "inline", "orbit", "thread", "orbit"):
+            self.control.sql(f"SET GLOBAL innodb_deadlock_detector = '{name}'")
+            time.sleep(0.3)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(errors, [])
+        self.assertGreater(done[0], 0)
+
+
+class Broken(Ported):
+    """A detector that goes wrong costs a warning and a second."""
+
+    def check(self, fault):
+        before, told = self.status(), len(self.server.messages())
+        self.server.fault(fault)
+        # By chance a random victim may be a right one.
+        for attempt in range(3):
+            _, seconds = self.one_deadlock(size=3, seed=attempt)
+            self.assertLess(seconds, 30)
+        self.server.fault()
+        deadline = time.monotonic() + 60
+        while fault in DEADLY and time.monotonic() < deadline and self.status()["failures"] == before["failures"]:
+            time.sleep(0.1)     # the limits take their time
+        self.assertTrue(self.server.alive())
+        self.assertEqual(self.status()["deadlocks"] - before["deadlocks"], 3)
+        return self.server.messages()[told:]
+
+    def assert_recovers(self):
+        self.setUp()
+        before = self.status()["victims"]
+        deadline = time.monotonic() + 60
+        while self.status()["victims"] == before and time.monotonic() < deadline:
+            self.one_deadlock()
+        self.assertGreater(self.status()["victims"], before)
+
+    def test_the_server_survives_it(self):
+        connection = self.server.connect()
+        number = connection.sql("SELECT connection_id()")
+        for fault, expected in DEADLY.items():
+            with self.subTest(fault):
+                self.assertRegex(self.check(fault), f"orbit that looks for deadlocks: .*({expected})")
+                self.assert_recovers()
+        for fault in SILENT:
+            with self.subTest(fault):
+                self.check(fault)
+                self.assert_recovers()
+        self.assertEqual(connection.sql("SELECT connection_id()"), number)
+        connection.close()
+
+    def test_nobody_is_rolled_back_who_is_in_no_deadlock(self):
+        for fault in ("random", "wild"):
+            with self.subTest(fault):
+                self.server.fault(fault)
+                before = self.status()
+                holders = [self.server.connect() for _ in range(4)]
+                for i, holder in enumerate(holders):
+                    holder.sql("BEGIN")
+                    holder.sql(f"UPDATE t SET v = v + 1 WHERE id = {50 + i}")
+                # A chain. Only the link that is made last could have closed a cycle.
+                for i in (1, 3, 2):
+                    holders[i].start(f"UPDATE t SET v = v + 1 WHERE id = {50 + i - 1}")
+                    time.sleep(0.2)
+                deadline = time.monotonic() + 60
+                while self.status()["stale"] == before["stale"] and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                for i, holder in enumerate(holders):
+                    if i:
+                        holder.finish()
+                    holder.sql("COMMIT")
+                    holder.close()
+                after = self.status()
+                self.assertGreater(after["checks"], before["checks"])
+                self.assertGreater(after["stale"], before["stale"])
+                self.assertEqual(after["deadlocks"], before["deadlocks"])
+                self.assertEqual(after["victims"], before["victims"])
+
+    def test_shutdown_does_not_wait_for_it(self):
+        with maria.Server(BUILT, "faulty", {"innodb_deadlock_detector": "orbit"}) as server:
+            server.sql("CREATE TABLE test.t (id INT PRIMARY KEY, v INT) ENGINE=InnoDB")
+            server.sql("INSERT INTO test.t VALUES (0, 0), (1, 0)")
+            server.fault("loop")
+            server.connect = lambda timeout=120: self.use(maria.Connection(server.path, timeout))
+            cycle = Cycle(server, 2)
+            cycle.run()
+            cycle.close()
+            orbits = server.orbits()
+            self.assertLess(server.stop(), 60)
+            self.assertEqual(server.process.returncode, 0)
+            deadline = time.monotonic() + 30
+            while any(Path(f"/proc/{pid}").exists() for pid in orbits) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            self.assertFalse([pid for pid in orbits if Path(f"/proc/{pid}").exists()])
+
+    @staticmethod
+    def use(connection):
+        connection.sql("USE test")
+        return connection
+
+
+class FewSlots(Ported):
+    """More wait than the pool holds: they look themselves."""
+
+    settings = {"innodb_deadlock_detector": "orbit", "innodb_deadlock_detector_slots": "2"}
+
+    def test_deadlocks_are_resolved(self):
+        before = self.status()
+        for seed in range(5):
+            self.one_deadlock(size=6, seed=seed)
+        after = self.status()
+        self.assertEqual(after["deadlocks"] - before["deadlocks"], 5)
+        self.assertGreater(after["inline"], before["inline"])
+        self.one_deadlock(size=2)
+
+
+class Thread(Ported):
+    """The same detector, in a thread."""
+
+    settings = {"innodb_deadlock_detector": "thread"}
+
+    def test_deadlocks_are_resolved(self):
+        before = self.status()
+        for seed in range(10):
+            self.one_deadlock(size=2 + seed % 4, seed=seed)
+        self.assertGreater(self.status()["victims"], before["victims"])
+        self.assertEqual(self.server.orbits(), [])
+
+
+class ThreadBroken(Ported):
+    settings = {"innodb_deadlock_detector": "thread"}
+
+    def test_with_the_same_bug_the_server_dies(self):
+        self.server.fault("segfault")
+        cycle = Cycle(self.server, 2)
+        cycle.run()
+        cycle.close()
+        # The server's own handler takes its time to write what has happened.
+        self.server.process.wait(120)
+        self.assertLess(self.server.process.returncode, 0)
+        self.assertRegex(self.server.messages(), "got signal 11")
+
+
+class Off(Ported):
+    """What nobody has asked for is not there."""
+
+    settings = {}
+
+    def test_nothing_is_started_and_nothing_is_counted(self):
+        self.assertEqual(self.control.sql("SELECT @@innodb_deadlock_detector"), [["inline"]])
+        self.one_deadlock()
+        self.assertEqual(self.server.orbits(), [])
+        self.assertEqual([name for name, value in self.status().items() if value and name != "deadlocks"], [])
+
+
+class NoOrbit(Ported):
+    """Where there can be no orbit, the server says so and looks inline."""
+
+    environment = {"ORBIT_BACKEND": "kernel"}
+
+    @classmethod
+    def setUpClass(cls):
+        if Path("/sys/kernel/orbit").exists():
+            raise unittest.SkipTest("this kernel has orbits")
+        super().setUpClass()
+
+    def setUp(self):
+        self.server.fault()
+
+    def test_the_server_starts_and_says_why(self):
+        self.assertEqual(self.control.sql("SELECT @@innodb_deadlock_detector"), [["inline"]])
+        said = re.findall(r".*innodb_deadlock_detector: .*", self.server.messages())
+        self.assertEqual(len(said), 1, said)
+        self.one_deadlock()
+        with self.assertRaisesRegex(maria.Error, "innodb_deadlock_detector: .*kernel"):
+            self.control.sql("SET GLOBAL innodb_deadlock_detector = 'orbit'")
+        self.assertEqual(self.control.sql("SELECT @@innodb_deadlock_detector"), [["inline"]])
+
+
+def main():
+    global BUILT, GENERATED
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--built", type=Path, help="what `build` has made")
+    parser.add_argument("--deadlocks", type=int, default=500, help="how many are generated (default: %(default)s)")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    BUILT = options.built or maria.build()
+    GENERATED = options.deadlocks
+    unittest.main(argv=[sys.argv[0], "-v", *options.names])
+
+
+if __name__ == "__main__":
+    main()
