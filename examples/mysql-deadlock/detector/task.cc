@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <span>
 #include <vector>
 
@@ -36,11 +37,17 @@ std::span<const Deadlock> find(Detector &detector, const Question &question)
 std::uint64_t look(const void *question, std::size_t size)
 {
 	static Detector detector; // the orbit's, which keeps its memory for the next task
+	Question asked{};
 
-	if (size != sizeof(Question))
+	if (size < sizeof(asked))
 		std::abort();
+	std::memcpy(&asked, question, sizeof(asked));
+	if (size != sizeof(asked) + (asked.memory ? 0 : asked.bytes))
+		std::abort();
+	if (!asked.memory)
+		asked.memory = static_cast<const Question *>(question) + 1;
 
-	const auto found = find(detector, *static_cast<const Question *>(question));
+	const auto found = find(detector, asked);
 
 	// What cannot be sent was not found: the server is to know that.
 	if (!found.empty() && orbit_send_operation(operation, found.data(), found.size_bytes()) != 0)
