@@ -8,6 +8,8 @@ socket in that directory only, and does not ask who they are.
 import atexit
 import contextlib
 import os
+import random
+import select
 import shutil
 import signal
 import socket
@@ -134,6 +136,85 @@ class Connection:
     def sql(self, sql):
         self.start(sql)
         return self.finish()
+
+
+class Cycle:
+    """Transactions of which each waits for the next, in connections of their own to a table t of (id, v)."""
+
+    def __init__(self, server, size, first_row=0, seed=0, rows_before=()):
+        self.connections = []
+        try:
+            for _ in range(size):
+                self.connections.append(server.connect())
+        except Lost:
+            self.close()
+            raise
+        self.rows = [first_row + i for i in range(size)]
+        self.random = random.Random(seed)
+        self.errors = [None] * size         # a number, or "lost"
+        self.seconds = [None] * size        # from each one's statement to its answer
+        self.after_closing = None           # from the last statement to the first error
+        self.rows_before = rows_before
+
+    def run(self):
+        """Close the cycle; who was rolled back, by number."""
+        size = len(self.connections)
+        for i, connection in enumerate(self.connections):
+            connection.sql("BEGIN")
+            connection.sql(f"UPDATE t SET v = v + 1 WHERE id = {self.rows[i]}")
+            if i < len(self.rows_before):       # the more rows, the more it weighs
+                first = 100000 + self.rows[0] * 100 + i * 1000
+                connection.sql(f"INSERT INTO heavy SELECT seq FROM seq WHERE seq BETWEEN {first} AND "
+                               f"{first + self.rows_before[i] - 1}")
+        order = list(range(size))
+        self.random.shuffle(order)
+        begin, running = {}, {}
+        poll = select.poll()
+        for i in order:
+            begin[i] = time.monotonic()
+            try:
+                self.connections[i].start(f"UPDATE t SET v = v + 1 WHERE id = {self.rows[(i + 1) % size]}")
+            except Lost:
+                self.errors[i] = "lost"
+                continue
+            running[self.connections[i].socket.fileno()] = i
+            poll.register(self.connections[i].socket, select.POLLIN)
+            if self.random.random() < 0.5:
+                time.sleep(0.002)
+        closed = begin[order[-1]]
+        while running:
+            ready = poll.poll(120000)
+            if not ready:       # and so it is seen as lost
+                break
+            for number, _ in ready:
+                i = running.pop(number)
+                poll.unregister(number)
+                self.end(i)
+                now = time.monotonic()
+                self.seconds[i] = now - begin[i]
+                if self.errors[i] and self.after_closing is None:
+                    self.after_closing = now - closed
+        for i in running.values():
+            self.errors[i] = "lost"
+        return [i for i in range(size) if self.errors[i]]
+
+    def end(self, i):
+        """Take the answer to a statement, and end the transaction."""
+        try:
+            self.connections[i].finish()
+        except Error as error:
+            self.errors[i] = error.code
+        except Lost:
+            self.errors[i] = "lost"
+            return
+        try:
+            self.connections[i].sql("COMMIT")
+        except (Error, Lost) as error:
+            self.errors[i] = self.errors[i] or str(error)
+
+    def close(self):
+        for connection in self.connections:
+            connection.close()
 
 
 def build():
