@@ -29,11 +29,13 @@ DRIVER_KILLS ?=
 FUZZ_MINUTES ?= 10
 
 # libboost-dev is for <orbit/memory.hpp>, python3-clang for orbit-idl, liburcu-dev for isolation/, libpng-dev for an example, libbenchmark-dev,
-# libgflags-dev and python3-matplotlib for bench/; three allocators are for tests/conformance; cmake, pkg-config, abigail-tools, dpkg-dev and debhelper are for what is installed
+# libgflags-dev and python3-matplotlib for bench/; three allocators are for tests/conformance; libaio-dev to liburing2 are
+# for the server in examples/mysql-deadlock; cmake, pkg-config, abigail-tools, dpkg-dev and debhelper are for what is installed
 # and packaged, and its tests.
 PACKAGES := gcc g++ make flex bison bc patch perl xz-utils binutils libc6-dev libelf-dev \
 	libgtest-dev libexpected-dev libboost-dev liburcu-dev libpng-dev libbenchmark-dev libgflags-dev \
 	libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 \
+	libaio-dev libnuma-dev libssl-dev libsystemd-dev zlib1g-dev libpcre2-8-0 liburing2 \
 	nlohmann-json3-dev python3 python3-clang python3-matplotlib cmake pkg-config abigail-tools dpkg-dev \
 	debhelper busybox-static qemu-system-x86 gdb \
 	$(if $(KERNEL_SRC),,linux-source-6.12)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 POSTGRES = HERE.parent / "examples/postgres-autovacuum"
+MYSQL = HERE.parent / "examples/mysql-deadlock"
 sys.path.insert(0, str(HERE / "vm"))
 sys.path.append(str(HERE.parent / "bench/common"))
 import guests as bench  # noqa: E402
@@ -35,8 +36,8 @@ LONG_SECONDS = {"inject_test": 300, "modes_test": 200, "refusals": 400,     # a 
                 "allocators": 200}                          # or each system call, and more
 COUNTED_SECONDS = 300
 DEBUGGER_SECONDS = 300
-POSTGRES_BUILD_SECONDS = 1500
-POSTGRES_SECONDS = 300
+SERVER_BUILD_SECONDS = 1800     # for one of the examples' servers, beside all else
+SERVER_SECONDS = 300            # for one of their tests
 FUZZ_SECONDS = 5        # for each libFuzzer program; `make fuzz-decoder` and `make fuzz-domains` take longer
 STRESS_SECONDS = 20     # of stress, and again of fuzz; `make stress` takes longer
 CENSUS_ROUNDS = 200
@@ -151,18 +152,24 @@ def run_fuzzer(program, results):
                            f"-artifact_prefix={results}/fuzz-{program.name}-"])
 
 
-def postgres(target, build, seconds):
-    """make TARGET of the ported PostgreSQL; at its deadline all that it has started ends, too."""
-    return ["timeout", "--kill-after=30", str(seconds), "make", "-s", "--no-print-directory", "-C", str(POSTGRES), target, f"BUILD={build.resolve()}"]
+def server(example, target, build, seconds):
+    """make TARGET of an example with a ported server; at its deadline all that it has started ends, too."""
+    return ["timeout", "--kill-after=30", str(seconds), "make", "-s", "--no-print-directory", "-C", str(example), target,
+            f"BUILD={build.resolve()}"]
+
+
+def built_server(example, build, *words):
+    """Where an example's server is."""
+    # What is not there has failed on the host; here a directory that does not exist will fail, too.
+    return subprocess.run([example / "build", "path", *words], stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "LIBORBIT": str(build.resolve() / "liborbit/liborbit.a")}
+                          ).stdout.strip() or "/none"
 
 
 def postgres_in_guest(build):
     """A statistics function that crashes, in a server on the patched kernel."""
-    # What is not there has failed on the host; here a directory that does not exist will fail, too.
-    path = subprocess.run([POSTGRES / "build", "path", "ported"], stdout=subprocess.PIPE, text=True,
-                          env={**os.environ, "LIBORBIT": str(build.resolve() / "liborbit/liborbit.a")}).stdout.strip()
-    return vm.Test("postgres: a crash", [sys.executable, str(POSTGRES / "test.py"), "--built", path or "/none",
-                                         "Crashes.test_the_next_table"], POSTGRES_SECONDS)
+    return vm.Test("postgres: a crash", [sys.executable, str(POSTGRES / "test.py"), "--built",
+                                         built_server(POSTGRES, build, "ported"), "Crashes.test_the_next_table"], SERVER_SECONDS)
 
 
 def run_unittests(directory):
@@ -285,11 +292,11 @@ def run_host(build, kernel, results):
     # The runner's own tests boot guests too, if they know a kernel.
     os.environ["ORBIT_TEST_KERNEL"] = str(kernel)
     os.environ["ORBIT_TEST_BUILD"] = str(build)
-    # With an empty cache this fetches and compiles PostgreSQL, twice.
-    postgres_builds = Beside(progress)
-    for target in ("vanilla", "ported"):
-        postgres_builds.run(f"postgres: {target}", run_here, f"postgres: {target}",
-                            postgres(target, build, POSTGRES_BUILD_SECONDS), POSTGRES_BUILD_SECONDS + 60)
+    # With an empty cache this fetches and compiles PostgreSQL, twice, and InnoDB.
+    servers = Beside(progress)
+    for name, example, target in (("postgres: vanilla", POSTGRES, "vanilla"), ("postgres: ported", POSTGRES, "ported"),
+                                  ("mysql: built", MYSQL, "built")):
+        servers.run(name, run_here, name, server(example, target, build, SERVER_BUILD_SECONDS), SERVER_BUILD_SECONDS + 60)
     beside = Beside(progress)
     for directory in sorted({file.parent for file in HERE.glob("**/test_*.py")}):
         beside.run(directory.name, run_unittests, directory)
@@ -328,10 +335,12 @@ def run_host(build, kernel, results):
             if test is not demo:
                 host(f"portable, {tracker}, checked: {test.name}", run_example, test, tracker, "1")
 
-    cases += postgres_builds.cases() + beside.cases()
-    for target in ("short-test", "short-regress", "short-demo"):
-        host(f"postgres: {target}", run_here, f"postgres: {target}",
-             postgres(target, build, POSTGRES_SECONDS), POSTGRES_SECONDS + 60)
+    cases += servers.cases() + beside.cases()
+    for name, example, targets in (("postgres", POSTGRES, ("short-test", "short-regress", "short-demo")),
+                                   ("mysql", MYSQL, ("short-test", "short-demo"))):
+        for target in targets:
+            host(f"{name}: {target}", run_here, f"{name}: {target}",
+                 server(example, target, build, SERVER_SECONDS), SERVER_SECONDS + 60)
     return cases
 
 
@@ -349,7 +358,7 @@ def run_on_kernel(build, kernel, off_kernel, results):
     quick = run_guest("bench gate, counted instructions", bench.make_machine(kernel), bench.quick_tests(build),
                       results)
     cases += quick + bench.judge_quick(quick)
-    # There gdb finds its own files, and PostgreSQL all that it needs.
+    # There gdb finds its own files, and the servers all that they need.
     machine = vm.Machine(kernel, root="host", memory="2G")
     cases += run_guest("debugger", machine, [
         vm.Test("debugger", [sys.executable, str(HERE / "debugger/check.py"),
