@@ -4,7 +4,8 @@
 
   bench.py [--built DIR] [--rounds N] [--seconds N] [LOAD...]
 
-Loads: latency (two clients, one deadlock after the other), and ROWSxUPDATESxCLIENTS, as 1x1x64 or 20x4x64: so many clients
+Loads: latency (two clients, one deadlock after the other); cycles (two to eight, whose waits begin in any order; exactly one is
+to be rolled back each time, and if not, the exit status is 1); and ROWSxUPDATESxCLIENTS, as 1x1x64 or 20x4x64: so many clients
 update so many of so many rows in a transaction.  The clients are processes of this machine, and Python: they take
 about as much of it as the server does, which makes differences smaller than they are.
 """
@@ -55,6 +56,24 @@ def latency(server, count):
     first.close()
     second.close()
     return found
+
+
+def cycles(server, count, seed):
+    """From the statement that closes the cycle until somebody hears of it, in milliseconds; and how many went wrong."""
+    choose = random.Random(seed)
+    connections = [server.connect() for _ in range(8)]
+    for connection in connections:
+        connection.sql("USE test")
+    found, wrong = [], 0
+    before = server.status()["deadlocks"]
+    for number in range(count):
+        cycle = maria.Cycle(server, choose.randrange(2, 9), seed=seed * count + number, connections=connections)
+        victims = [cycle.errors[i] for i in cycle.run()]
+        wrong += victims != [maria.DEADLOCK]
+        found.append((cycle.after_closing or 0) * 1000)
+    for connection in connections:
+        connection.close()
+    return found, wrong + (server.status()["deadlocks"] - before != count)
 
 
 def clients(path, rows, updates, count, seconds, seed, results):
@@ -110,11 +129,13 @@ def main():
     parser.add_argument("--built", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--deadlocks", type=int, default=100, help="of each server in a round, for latency and cycles")
     parser.add_argument("--servers", default="vanilla,thread,orbit")
     parser.add_argument("loads", nargs="*", default=["latency", "1x1x16", "1x1x64", "50x1x64", "20x4x64"])
     options = parser.parse_args()
     built = options.built or maria.build()
     names = options.servers.split(",")
+    wrong = 0
     for load in options.loads:
         found = {name: [] for name in names}
         with contextlib.ExitStack() as stack:
@@ -122,14 +143,21 @@ def main():
             for number in range(options.rounds):
                 for name in names if number % 2 else reversed(names):
                     if load == "latency":
-                        found[name] += latency(servers[name], 100)
+                        found[name] += latency(servers[name], options.deadlocks)
+                    elif load == "cycles":
+                        times, bad = cycles(servers[name], options.deadlocks, number)
+                        found[name] += times
+                        wrong += bad
                     else:
                         found[name].append(throughput(servers[name], load, options.seconds, number * 100))
             counted = {name: servers[name].status() for name in names}
         for name in names:
-            if load == "latency":
+            if load in ("latency", "cycles"):
                 cuts = statistics.quantiles(found[name], n=100)
-                print(f"{load:10} {name:8} p50 {cuts[49]:7.2f} ms, p99 {cuts[98]:7.2f} ms, of {len(found[name])}", flush=True)
+                print(f"{load:10} {name:8} p50 {cuts[49]:7.2f} ms, p99 {cuts[98]:7.2f} ms, longest {max(found[name]):.2f} ms, of "
+                      f"{len(found[name])}" + "".join(f"; {counted[name][n]} {what}" for n, what in (
+                          ("victims", "by the detector"), ("fallbacks", "after a second"), ("stale", "stale answers"))
+                          if counted[name].get("checks")), flush=True)
                 continue
             rates = sorted(done for done, _ in found[name])
             ratios = sorted(a[0] / b[0] for a, b in zip(found[name], found[names[0]]) if b[0])
@@ -139,7 +167,10 @@ def main():
                   f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
                   + (f"; {checks} checks of {spent / checks:.0f} us, {counted[name]['fallbacks']} after a second"
                      if checks else ""), flush=True)
+    if wrong:
+        print(f"{wrong} cycles did not end with one transaction rolled back")
+    return wrong > 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

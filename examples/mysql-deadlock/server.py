@@ -141,10 +141,11 @@ class Connection:
 class Cycle:
     """Transactions of which each waits for the next, in connections of their own to a table t of (id, v)."""
 
-    def __init__(self, server, size, first_row=0, seed=0, rows_before=()):
-        self.connections = []
+    def __init__(self, server, size, first_row=0, seed=0, rows_before=(), connections=()):
+        """connections: of which it takes as many as it needs, and then makes its own."""
+        self.connections = list(connections[:size])
         try:
-            for _ in range(size):
+            while len(self.connections) < size:
                 self.connections.append(server.connect())
         except Lost:
             self.close()
@@ -179,7 +180,7 @@ class Cycle:
                 continue
             running[self.connections[i].socket.fileno()] = i
             poll.register(self.connections[i].socket, select.POLLIN)
-            if self.random.random() < 0.5:
+            if i != order[-1] and self.random.random() < 0.5:
                 time.sleep(0.002)
         closed = begin[order[-1]]
         while running:
