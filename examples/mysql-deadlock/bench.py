@@ -3,6 +3,7 @@
 """What the detector costs: how long a deadlock takes to end, and what clients get done, by turns.
 
   bench.py [--built DIR] [--rounds N] [--seconds N] [LOAD...]
+  bench.py --variant none|thread|fork|orbit ...     measured by bench/, see bench/apps/README.md
 
 Loads: latency (two clients, one deadlock after the other); cycles (two to eight, whose waits begin in any order; exactly one is
 to be rolled back each time, and if not, the exit status is 1); and ROWSxUPDATESxCLIENTS, as 1x1x64 or 20x4x64: so many clients
@@ -12,6 +13,7 @@ about as much of it as the server does, which makes differences smaller than the
 
 import argparse
 import contextlib
+import json
 import multiprocessing
 import random
 import select
@@ -25,10 +27,15 @@ import server as maria  # noqa: E402
 
 SERVERS = {"vanilla": (None, {}), "inline": ("plugin", {}), "thread": ("plugin", {"innodb_deadlock_detector": "thread"}),
            "orbit": ("plugin", {"innodb_deadlock_detector": "orbit"})}
+# For bench/apps: nobody looks for deadlocks; or InnoDB's own code does, in the thread that begins to wait, which is where
+# other applications have fork().
+VARIANTS = {"none": ("plugin", {"innodb_deadlock_detect": "OFF"}), "fork": SERVERS["inline"], "thread": SERVERS["thread"],
+            "orbit": SERVERS["orbit"]}
+CLIENTS, ROWS, UPDATES = 16, 20, 4
 
 
-def prepare(built, name):
-    plugin, settings = SERVERS[name]
+def prepare(built, name, servers=None):
+    plugin, settings = (servers or SERVERS)[name]
     server = maria.Server(built, plugin, {**settings, "max_connections": 300}).start()
     server.sql("CREATE TABLE test.t (id INT PRIMARY KEY, v INT) ENGINE=InnoDB")
     server.sql("INSERT INTO test.t VALUES " + ", ".join(f"({i}, 0)" for i in range(200)))
@@ -124,16 +131,88 @@ def throughput(server, load, seconds, seed):
     return tuple(sum(each) / seconds for each in zip(*found))
 
 
+def orderly(path, count, seconds, rate, seed, results):
+    """A process with some clients that update rows in ascending order: they wait in chains, and never in a circle.
+
+    Results: how many transactions, and how many ns each took since it was due; without a rate it is due at once.
+    """
+    choose = random.Random(seed)
+    idle, busy, times = [maria.Connection(path) for _ in range(count)], {}, []
+    poll = select.poll()
+    begin = time.monotonic()
+    due, end = begin, begin + seconds
+    while True:
+        now = time.monotonic()
+        while idle and due < end and (now < end if rate is None else due <= now):
+            connection = idle.pop()
+            busy[connection.socket.fileno()] = (connection, due if rate else now, ["COMMIT", *(
+                f"UPDATE test.t SET v = v + 1 WHERE id = {row}" for row in sorted(choose.sample(range(ROWS), UPDATES), reverse=True))])
+            poll.register(connection.socket, select.POLLIN)
+            connection.start("BEGIN")
+            due += 1 / rate if rate else 0
+        if not busy and (now >= end if rate is None else due >= end):
+            break
+        # With a rate, until the next one is due, if there is somebody for it.
+        for number, _ in poll.poll(max(0, (due - now) * 1000) if rate and idle and due < end else 1000):
+            connection, since, plan = busy[number]
+            connection.finish()
+            if plan:
+                connection.start(plan.pop())
+                continue
+            times.append(round((time.monotonic() - since) * 1e9))
+            poll.unregister(number)
+            del busy[number]
+            idle.append(connection)
+    results.put(times)
+
+
+def run_orderly(server, seconds, rate, seed):
+    results = multiprocessing.Queue()
+    processes = [multiprocessing.Process(target=orderly, args=(
+        server.path, CLIENTS // 4, seconds, rate and rate / 4, seed + i, results)) for i in range(4)]
+    for process in processes:
+        process.start()
+    found = [ns for _ in processes for ns in results.get()]
+    for process in processes:
+        process.join()
+    return found
+
+
+def run_variant(built, options):
+    """As bench/apps/README.md wants it."""
+    with contextlib.closing(prepare(built, options.variant, VARIANTS)) as server:
+        def checks():
+            if options.variant == "fork":       # each wait begins with one
+                return int(server.sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_waits'")[0][1])
+            return server.status()["checks"]
+
+        run_orderly(server, 1, None, 0)
+        before = checks()
+        count = len(run_orderly(server, options.seconds, None, 1))
+        times = run_orderly(server, options.seconds, options.rate, 2)
+        status = server.status()
+        for line in ({"about": {"application": "mysql", "variant": options.variant}},
+                     {"requests": count, "time": round(options.seconds * 1e9)}, {"latency": times},
+                     {"tasks": {"done": 0 if options.variant == "none" else checks() - before,
+                                "wrong": status["deadlocks"] + status["failures"], "skipped": 0}}, {"end": True}):
+            print(json.dumps(line))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--built", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--deadlocks", type=int, default=100, help="of each server in a round, for latency and cycles")
+    parser.add_argument("--variant", choices=VARIANTS)
+    parser.add_argument("--way", choices=["timed"])
+    parser.add_argument("--rate", type=int, default=200, help="with --variant: transactions a second")
     parser.add_argument("--servers", default="vanilla,thread,orbit")
     parser.add_argument("loads", nargs="*", default=["latency", "1x1x16", "1x1x64", "50x1x64", "20x4x64"])
     options = parser.parse_args()
     built = options.built or maria.build()
+    if options.variant:
+        return run_variant(built, options)
     names = options.servers.split(",")
     wrong = 0
     for load in options.loads:

@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,15 @@ def build(command):
     return Path(done.stdout.strip())
 
 
+def link(source, to):
+    """Some hundred megabytes need not be there twice, if one file system has both places."""
+    Path(to).unlink(missing_ok=True)        # a package's file may replace another's, and not be written into it
+    try:
+        os.link(source, to, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, to, follow_symlinks=False)
+
+
 def choose(tests, core):
     found = []
     for test in sorted((tests / "suite/innodb/t").glob("*.test")):
@@ -43,6 +53,7 @@ def choose(tests, core):
 
 
 def main():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)   # what is there in between goes
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--built", type=Path)
     parser.add_argument("--mode", action="append", choices=MODES)
@@ -57,7 +68,7 @@ def main():
         # The runner finds everything from where it is itself.
         root = work / "root"
         for part in (built / "packages", suite):
-            shutil.copytree(part, root, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(part, root, symlinks=True, dirs_exist_ok=True, copy_function=link)
         (work / "plugins").mkdir()
         shutil.copy2(built / "plugin/ha_innodb.so", work / "plugins")
         tests = root / "usr/share/mysql/mysql-test"
