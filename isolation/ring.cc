@@ -430,14 +430,25 @@ result<std::shared_ptr<RingServer>> RingServer::create(const RingMemory &memory,
 
 bool RingServer::take(std::uint32_t *slot, std::uint32_t *number) noexcept
 {
-	const detail::RingEntry &entry = view_.queue[head_ & (view_.shape.slots - 1)];
+	std::uint32_t head = head_.load(std::memory_order_relaxed);
 
-	if (entry.number.load(std::memory_order_acquire) != head_)
-		return false;
-	// A slot that there is not is no call; the place in the queue is used up all the same.
-	*slot = entry.slot.load(std::memory_order_relaxed);
-	*number = head_++;
+	do {
+		const detail::RingEntry &entry = view_.queue[head & (view_.shape.slots - 1)];
+		if (entry.number.load(std::memory_order_acquire) != head)
+			return false;
+		// A slot that there is not is no call; the place in the queue is used up all the same.
+		*slot = entry.slot.load(std::memory_order_relaxed);
+	} while (!head_.compare_exchange_weak(head, head + 1, std::memory_order_relaxed));
+	*number = head;
 	return true;
+}
+
+bool RingServer::there() const noexcept
+{
+	const std::uint32_t head = head_.load();
+
+	// If another thread has taken a call meanwhile, the queue may have gone round since.
+	return view_.queue[head & (view_.shape.slots - 1)].number.load() == head || head_.load() != head;
 }
 
 void RingServer::answer(Skeleton &object, std::uint32_t slot, std::uint32_t number)
@@ -467,34 +478,28 @@ int RingServer::serve(Skeleton &object, std::uint64_t idle_ns)
 {
 	for (;;) {
 		std::uint32_t slot, number;
-		{
-			const std::lock_guard lock(mutex_);
-			if (const int error = sleepers_.ended.load(std::memory_order_acquire))
-				return error;
-			if (!take(&slot, &number)) {
-				const detail::RingEntry &entry = view_.queue[head_ & (view_.shape.slots - 1)];
-				const int error = wait(
-					sleepers_, view_.bell->rings, view_.shape.spins, idle_ns,
-					[&] { return entry.number.load() == head_; },
-					[&] { view_.server->sleeps.store(1); },
-					[&] { view_.server->sleeps.store(0, std::memory_order_relaxed); });
-				if (error)
-					return error;
-				continue;
-			}
+		if (const int error = sleepers_.ended.load(std::memory_order_acquire))
+			return error;
+		if (take(&slot, &number)) {
+			answer(object, slot, number);
+			continue;
 		}
-		answer(object, slot, number);
+		const std::lock_guard lock(mutex_);
+		const int error = wait(
+			sleepers_, view_.bell->rings, view_.shape.spins, idle_ns, [this] { return there(); },
+			[&] { view_.server->sleeps.store(1); },
+			[&] { view_.server->sleeps.store(0, std::memory_order_relaxed); });
+		if (error)
+			return error;
 	}
 }
 
 bool RingServer::serve_one(Skeleton &object)
 {
 	std::uint32_t slot, number;
-	{
-		const std::unique_lock lock(mutex_, std::try_to_lock);
-		if (!lock || !take(&slot, &number))
-			return false;
-	}
+
+	if (!take(&slot, &number))
+		return false;
 	answer(object, slot, number);
 	return true;
 }

@@ -184,7 +184,7 @@ public:
 	/// until no call has come for `idle_ns` (-ETIMEDOUT). What is no call is passed over.
 	int serve(Skeleton &object, std::uint64_t idle_ns = ~std::uint64_t{0});
 
-	/// Serves one call if there is one, and no thread is in serve(). Whether it did.
+	/// Serves one call if there is one. Whether it did.
 	bool serve_one(Skeleton &object);
 
 	/// serve() returns this negative errno value, now and later.
@@ -193,12 +193,13 @@ public:
 private:
 	RingServer() = default;
 	bool take(std::uint32_t *slot, std::uint32_t *number) noexcept;
+	bool there() const noexcept;
 	void answer(Skeleton &object, std::uint32_t slot, std::uint32_t number);
 
 	detail::RingView view_;
 	detail::RingSleepers sleepers_;
-	std::mutex mutex_; // head_; the thread that has it is the one that waits
-	std::uint32_t head_ = 1;
+	std::mutex mutex_; // the thread that has it is the one that waits
+	std::atomic<std::uint32_t> head_ = 1;
 };
 
 } // namespace orbit::isolation
