@@ -590,8 +590,14 @@ int Room::attach(std::span<std::byte> memory, DomainId self)
 	header_ = header;
 	self_ = self;
 	domains_ = header->domains;
-	others_ = domains_ - 1;
 	zones_ = header->zones;
+	for (DomainId other = 1; other < domains_; other++) {
+		if (other == self)
+			continue;
+		going_[other] = Word::going(other);
+		away_[other] = (static_cast<std::ptrdiff_t>(other) - static_cast<std::ptrdiff_t>(self)) *
+			       static_cast<std::ptrdiff_t>(header->records_bytes);
+	}
 	for (std::uint32_t i = 0; i < zones_; i++) {
 		View view = view_of(memory.data(), i);
 
@@ -827,12 +833,12 @@ int Room::check_shape(const View &view, std::uint32_t granule, Run run, std::uin
 	return 0;
 }
 
-bool Room::has_part(const View &view) noexcept
+bool Room::has_part(View &view) noexcept
 {
 	// A domain that lives keeps its part.
 	if (!view.member(self_))
 		return false;
-	known_[view.number].store(view.granules(), std::memory_order_relaxed);
+	__atomic_store_n(&view.known, view.granules(), __ATOMIC_RELAXED);
 	return true;
 }
 

@@ -47,8 +47,7 @@ template <class T> class rref {
 public:
 	rref() = default;
 	rref(rref &&other) noexcept
-		: data_(std::exchange(other.data_, nullptr)), view_(other.view_), word_(other.word_),
-		  count_(other.count_), granule_(other.granule_)
+		: data_(std::exchange(other.data_, nullptr)), view_(other.view_), word_(other.word_), count_(other.count_)
 	{
 	}
 	rref &operator=(rref &&other) noexcept
@@ -59,7 +58,6 @@ public:
 			view_ = other.view_;
 			word_ = other.word_;
 			count_ = other.count_;
-			granule_ = other.granule_;
 		}
 		return *this;
 	}
@@ -73,9 +71,9 @@ public:
 		if (!data_)
 			return;
 		if (is_borrowed())
-			view_->room->end_borrow(*view_, granule_, word_.serial());
+			view_->room->end_borrow(*view_, granule(), word_.serial());
 		else
-			view_->room->drop(*view_, granule_, word_.serial(), bytes());
+			view_->room->drop(*view_, granule(), word_.serial(), bytes());
 		data_ = nullptr;
 	}
 
@@ -104,7 +102,7 @@ public:
 	/// Of an array: its elements, none if it is empty. Their number is in private memory.
 	std::span<Element> elements() noexcept { return {data_, size()}; }
 	std::span<const Element> elements() const noexcept { return {data_, size()}; }
-	std::size_t size() const noexcept { return data_ ? count_ : 0; }
+	std::size_t size() const noexcept { return data_ ? std::uint32_t{count_} : 0; }
 	Element &operator[](std::size_t i) noexcept
 		requires std::is_array_v<T>
 	{
@@ -138,11 +136,23 @@ private:
 
 	bool is_borrowed() const noexcept { return word_.state() == isolation::State::borrowed; }
 	std::size_t bytes() const noexcept { return count_ * sizeof(Element); }
+	std::size_t offset() const noexcept
+	{
+		return static_cast<std::size_t>(reinterpret_cast<const std::byte *>(data_) - view_->data);
+	}
+	std::uint32_t granule() const noexcept { return static_cast<std::uint32_t>(offset() / isolation::granule_bytes); }
+
+	// Of what is no array there is one, which takes no room.
+	struct One {
+		One() = default;
+		constexpr One(std::uint32_t) noexcept {}
+		constexpr operator std::uint32_t() const noexcept { return 1; }
+	};
 
 	Element *data_ = nullptr;
 	isolation::View *view_ = nullptr;
 	isolation::Word word_; // its record's, or that with whatever became of its links; if borrowed with the loan's entry
-	std::uint32_t count_ = 0, granule_ = 0;
+	[[no_unique_address]] std::conditional_t<std::is_array_v<T>, std::uint32_t, One> count_{};
 };
 
 /// A buffer that is lent to this domain, to read. Its end gives it back; to keep it longer than the call does not
@@ -219,17 +229,20 @@ public:
 
 	/// Ownership leaves, and the rref is empty. The handle goes to the other side by a message; see take_back()
 	/// for one that cannot. Also EBUSY: it is lent; EACCES: the other side has no part in the zone, or is dead.
-	template <class T> result<Handle> send(rref<T> &&buffer, DomainId to)
+	template <class T> [[gnu::always_inline]] result<Handle> send(rref<T> &&buffer, DomainId to)
 	{
-		if (!buffer.data_ || buffer.view_->room != this || to - 1 >= others_ || to == self() ||
-		    buffer.is_borrowed()) [[unlikely]]
+		if (!buffer.data_ || buffer.view_->room != this || to >= max_domains || !going_[to]) [[unlikely]]
 			return refused(-EINVAL, "an empty rref, one of another endpoint, or no such domain");
 		View &view = *buffer.view_;
-		if (!send_(view, buffer.granule_, &buffer.word_, to)) [[unlikely]]
-			if (auto done = send_again(buffer, to); !done)
-				return tl::unexpected(done.error());
+		const std::size_t offset = buffer.offset();
+		// If it is borrowed its record has another word.
+		const Word now{buffer.word_.bits + going_[to]};
+		if (!replace(view.record_at(offset).word, buffer.word_, now)) [[unlikely]]
+			return send_again(buffer, buffer.word_, to);
+		if (!view.member(to)) [[unlikely]]
+			return send_again(buffer, now, to);
 		buffer.data_ = nullptr;
-		return Handle{view.number, buffer.granule_, buffer.word_.serial(), type_id<T>};
+		return Handle{view.number, static_cast<std::uint32_t>(offset / granule_bytes), now.serial(), type_id<T>};
 	}
 
 	/// Undoes send() of a handle that was never delivered, and never will be. If it was, one of the two sides
@@ -252,7 +265,7 @@ public:
 
 	/// A buffer that another domain has sent to this one. This domain's records and the links between others'
 	/// decide, and never the message. Whether the contents are a value of the type says rref::fetch().
-	template <class T> result<rref<T>> receive(const Handle &handle, DomainId from)
+	template <class T> [[gnu::always_inline]] result<rref<T>> receive(const Handle &handle, DomainId from)
 	{
 		// What comes from its home, or comes home from whom it was given to. All else, and all that is to be
 		// refused, is for receive_again(): nothing has changed then.
@@ -260,18 +273,23 @@ public:
 		const auto [zone, granule, generation, type] = handle;
 
 		// Of a zone that this domain has no part in, no granule is known.
-		if (zone >= max_zones || granule >= known_[zone].load(std::memory_order_relaxed) || from - 1 >= others_ ||
-		    type != type_id<T>) [[unlikely]]
+		if (zone >= max_zones || from >= max_domains) [[unlikely]]
 			return receive_again<T>(handle, from);
 		View &view = views_[zone];
-		const Run run = view.run(granule);
-		const Record &sender = view.record(from, granule);
+		const std::uint32_t granules = view.known_granules();
+		if (granule >= granules || type != type_id<T>) [[unlikely]]
+			return receive_again<T>(handle, from);
 		Record &mine = view.mine[granule];
+		// This domain's own if there is no such other one: that never says that it gave to itself.
+		const Record &sender = *reinterpret_cast<const Record *>(reinterpret_cast<const std::byte *>(&mine) + away_[from]);
 		const Word theirs{sender.word.load(std::memory_order_acquire)};
 		const Word before{mine.word.load(std::memory_order_acquire)};
+		const std::uint64_t serial = Word::at_top(generation);
+		if ((theirs.bits & Word::way) != (serial | view.given_here) || !before.is_before(serial)) [[unlikely]]
+			return receive_again<T>(handle, from);
+		const Run run = view.run(granule);
 		const bool back = run.home() != from;
-		if (theirs.serial() != generation || (theirs.bits & Word::whom) != view.given_here || !before.is_before(theirs) ||
-		    (back && (run.home() != self_ || !before.leads_to(self_, from, theirs)))) [[unlikely]]
+		if (back && (run.home() != self_ || !before.leads_back(self_, from, theirs))) [[unlikely]]
 			return receive_again<T>(handle, from);
 		// Fetched once: whoever wrote it may do so again.
 		const std::uint64_t fetched = (back ? mine : sender).shape.load(std::memory_order_relaxed);
@@ -279,20 +297,23 @@ public:
 		if (std::is_array_v<T> ? static_cast<std::uint32_t>(fetched) != type_id<T> || !count
 				       : fetched != shape(type_id<T>, 1)) [[unlikely]]
 			return receive_again<T>(handle, from);
-		if constexpr (std::is_array_v<T> || sizeof(Element) > granule_bytes)
-			if (count * sizeof(Element) > (std::uint64_t{run.first()} + run.pages()) * page_bytes -
-							      std::uint64_t{granule} * granule_bytes) [[unlikely]]
+		// What has more than a granule ends in the run that it begins in.
+		if constexpr (std::is_array_v<T> || sizeof(Element) > granule_bytes) {
+			const std::uint64_t bytes = std::is_array_v<T> ? count * sizeof(Element) : sizeof(Element);
+			const std::uint64_t last = granule + (bytes - 1) / granule_bytes;
+			if (last >= granules || view.run(static_cast<std::uint32_t>(last)).bits != run.bits) [[unlikely]]
 				return receive_again<T>(handle, from);
+		}
 
 		ORBIT_ISOLATION_STEP();
 		Word now;
 		if (back) {
-			now = Word::make(State::owned, before.from(), 0, before.entry(), theirs.serial());
+			now = before.owned_again(serial);
 		} else {
-			now = Word::owned_from(from, theirs.serial());
+			now = Word::owned_from(from, serial);
 			mine.shape.store(fetched, std::memory_order_relaxed);
 		}
-		if (Word old = before; !change(mine.word, old, now)) [[unlikely]]
+		if (!replace(mine.word, before, now)) [[unlikely]]
 			return receive_again<T>(handle, from);
 		// The sender may have died meanwhile.
 		if (!back && sender.word.load(std::memory_order_seq_cst) != theirs.bits) [[unlikely]]
@@ -308,10 +329,10 @@ public:
 
 		if (!buffer.data_ || buffer.view_->room != this)
 			return refused(-EINVAL, "an empty rref, or one of another endpoint");
-		if (const int error = begin_loan(*buffer.view_, buffer.granule_, buffer.word_.serial(),
+		if (const int error = begin_loan(*buffer.view_, buffer.granule(), buffer.word_.serial(),
 						 buffer.is_borrowed(), to, &generation))
 			return refused(-error, "the buffer cannot be lent there");
-		return Handle{buffer.view_->number, buffer.granule_, generation, type_id<T>};
+		return Handle{buffer.view_->number, buffer.granule(), generation, type_id<T>};
 	}
 
 	/// Ends a loan, whatever the borrower says. EBUSY: it has kept it too long, and has it no more; ESTALE: it is
@@ -344,12 +365,20 @@ private:
 	template <class> friend class orbit::borrowed;
 	Endpoint() = default;
 
-	template <class T> [[gnu::noinline, gnu::cold]] result<void> send_again(rref<T> &buffer, DomainId to)
+	// The record had another word than the rref; or it had that, and says `word` now, but the other side is no member.
+	template <class T> [[gnu::noinline, gnu::cold]] result<Handle> send_again(rref<T> &buffer, Word word, DomainId to)
 	{
-		const int error = Room::send_again(*buffer.view_, buffer.granule_, &buffer.word_, to);
+		View &view = *buffer.view_;
+		const std::uint32_t granule = buffer.granule();
 
-		if (!error)
-			return {};
+		if (buffer.is_borrowed())
+			return refused(-EINVAL, "a borrowed rref");
+		buffer.word_ = word;
+		const int error = Room::send_again(view, granule, &buffer.word_, to);
+		if (!error) {
+			buffer.data_ = nullptr;
+			return Handle{view.number, granule, buffer.word_.serial(), type_id<T>};
+		}
 		if (!buffer.word_.bits) // reclaimed with the other side
 			buffer.data_ = nullptr;
 		return error == EBUSY	 ? refused(-EBUSY, "the buffer is lent")
@@ -373,7 +402,7 @@ private:
 	[[gnu::noinline, gnu::cold]] result<rref<T>> confirm(const Handle &handle, DomainId from, Word theirs, Word before)
 	{
 		View &view = views_[handle.zone];
-		const Word now = Word::owned_from(from, theirs.serial());
+		const Word now = Word::owned_from(from, Word::at_top(theirs.serial()));
 
 		if (confirm_receive(view, handle.index, from, theirs, before, now))
 			return receive_again<T>(handle, from);
@@ -389,7 +418,6 @@ private:
 		buffer.view_ = &view;
 		buffer.word_ = word;
 		buffer.count_ = count;
-		buffer.granule_ = granule;
 		return buffer;
 	}
 
@@ -416,7 +444,7 @@ private:
 template <class T> bool borrowed<const T>::holds() const noexcept
 {
 	return rref_ && static_cast<const isolation::Endpoint *>(rref_.view_->room)
-				->holds(*rref_.view_, rref_.granule_, rref_.word_.serial());
+				->holds(*rref_.view_, rref_.granule(), rref_.word_.serial());
 }
 
 } // namespace orbit

@@ -116,35 +116,39 @@ private:
 /// A buffer on its way: taken back if it was not delivered.
 template <class T, class Heap = Endpoint> class Sending {
 public:
-	Sending(const Connection &connection, rref<T> &&buffer) : heap_(connection.endpoint), peer_(connection.peer)
+	[[gnu::always_inline]] Sending(const Connection &connection, rref<T> &&buffer) : heap_(connection.endpoint), peer_(connection.peer)
 	{
 		if (!heap_)
 			return;
 		auto sent = heap_->send(std::move(buffer), peer_);
-		error_ = sent ? 0 : -sent.error().code();
-		if (sent)
-			handle_.emplace(*sent);
+		if (!sent) {
+			error_ = -sent.error().code();
+			return;
+		}
+		handle_ = *sent;
+		error_ = 0;
+		sent_ = true;
 	}
 	Sending(const Sending &) = delete;
 	Sending &operator=(const Sending &) = delete;
 	~Sending()
 	{
-		if (handle_ && !delivered_)
-			(void)heap_->template take_back<T>(*handle_, peer_);
+		if (sent_)
+			(void)heap_->template take_back<T>(handle_, peer_);
 	}
 
 	int error() const noexcept { return error_; }
-	const auto &handle() const noexcept { return *handle_; }
-	void delivered() noexcept { delivered_ = true; }
+	const auto &handle() const noexcept { return handle_; }
+	void delivered() noexcept { sent_ = false; }
 
 private:
 	using Handle = std::remove_cvref_t<decltype(*std::declval<Heap &>().send(std::declval<rref<T>>(), DomainId()))>;
 
 	Heap *heap_;
 	DomainId peer_;
-	std::optional<Handle> handle_;
+	Handle handle_;
 	int error_ = -EOPNOTSUPP;
-	bool delivered_ = false;
+	bool sent_ = false; // and not delivered
 };
 
 /// A buffer that the other side may read during a call.

@@ -100,7 +100,7 @@ inline constexpr std::uint32_t max_zones = 32;
 struct Handle {
 	std::uint32_t zone;
 	std::uint32_t index;      ///< Of the granule that it begins at.
-	std::uint32_t generation; ///< Of this move or this loan.
+	std::uint32_t generation; ///< Of this move or this loan: 24 bits.
 	std::uint32_t type;       ///< type_id of what is in it.
 };
 static_assert(sizeof(Handle) == 16);
@@ -130,28 +130,38 @@ struct Word {
 	{
 		return state() == gone && to() == other && theirs.from() == self && theirs.entry() == serial();
 	}
-	// What says that it went, to whom, and when; and of that all but when.
+	// What says that it went, and to whom; with when; and from whom it had come, and by which move.
 	static constexpr std::uint64_t whom = 15 | std::uint64_t{63} << 10;
 	static constexpr std::uint64_t way = whom | std::uint64_t{serial_mask} << 40;
-	static constexpr std::uint64_t below_serial = (std::uint64_t{1} << 40) - 1;
+	static constexpr std::uint64_t origin = std::uint64_t{63} << 4 | std::uint64_t{serial_mask} << 16;
 
-	// Of an owned buffer: what is said when it goes. A serial that overflows leaves the word.
-	constexpr Word gone_to(DomainId to) const
+	// What an owned buffer's word grows by when it goes. A serial that overflows leaves the word.
+	static constexpr std::uint64_t going(DomainId to)
 	{
 		constexpr auto step = static_cast<std::uint64_t>(State::given) - static_cast<std::uint64_t>(State::owned);
-		return {bits + ((std::uint64_t{1} << 40) + step) + (std::uint64_t{to} << 10)};
+		return (std::uint64_t{1} << 40) + step + (std::uint64_t{to} << 10);
 	}
-	// Of a buffer that has just come.
-	static constexpr Word owned_from(DomainId from, std::uint32_t serial)
+	constexpr Word gone_to(DomainId to) const { return {bits + going(to)}; }
+	// A serial where a word has it; of what is more than 24 bits, the lower ones.
+	static constexpr std::uint64_t at_top(std::uint32_t serial) { return std::uint64_t{serial} << 40; }
+	// Of a buffer that has just come, by a serial at_top().
+	static constexpr Word owned_from(DomainId from, std::uint64_t serial)
 	{
-		constexpr std::uint64_t twice = std::uint64_t{1} << 16 | std::uint64_t{1} << 40;
-		return {serial * twice + (std::uint64_t{from} << 4) + static_cast<std::uint64_t>(State::owned)};
+		return {serial + (serial >> 24) + (std::uint64_t{from} << 4) + static_cast<std::uint64_t>(State::owned)};
 	}
-	// Whether the buffer is not here, and its last serial here is before that of `theirs`: nothing but the
-	// supervisor's word is odd besides those of who has it.
-	constexpr bool is_before(Word theirs) const
+	// Of one that has come back: where it had come from at first stays.
+	constexpr Word owned_again(std::uint64_t serial) const
 	{
-		return !(bits & 1) && static_cast<std::int64_t>(theirs.bits - (bits | below_serial)) > 0;
+		return {(bits & origin) | serial | static_cast<std::uint64_t>(State::owned)};
+	}
+	// Whether its last serial here is before that one.
+	constexpr bool is_before(std::uint64_t serial) const { return static_cast<std::int64_t>(serial - bits) > 0; }
+	// Whether a buffer went from here to `other`, who says `theirs` and has it from `self`: leads_to() in two comparisons.
+	constexpr bool leads_back(DomainId self, DomainId other, Word theirs) const
+	{
+		const std::uint64_t gone = (theirs.bits & std::uint64_t{serial_mask} << 16) << 24 | std::uint64_t{other} << 10 |
+					   static_cast<std::uint64_t>(State::given);
+		return (bits & way) == gone && theirs.from() == self;
 	}
 };
 
@@ -221,11 +231,21 @@ struct alignas(128) View {
 	std::uint32_t number = 0;
 	DomainId self = 0;
 	std::uint64_t given_here = 0; ///< Of a word that says that a buffer went here.
+	std::uint32_t known = 0;      ///< Granules, once this domain was seen to have part in the zone. Atomic.
 
 	std::uint32_t granules() const { return static_cast<std::uint32_t>(bytes / granule_bytes); }
+	// Granules that this domain may have buffers at.
+	std::uint32_t known_granules() const { return __atomic_load_n(&known, __ATOMIC_RELAXED); }
 	Record &record(DomainId domain, std::uint32_t granule) const
 	{
 		return reinterpret_cast<Record *>(records + domain * records_bytes)[granule];
+	}
+	// This domain's, of what begins at so many bytes from the zone's beginning.
+	Record &record_at(std::size_t offset) const
+	{
+		static_assert(granule_bytes % sizeof(Record) == 0);
+		return *reinterpret_cast<Record *>(reinterpret_cast<std::byte *>(mine) +
+						   offset / (granule_bytes / sizeof(Record)));
 	}
 	Word word(DomainId domain, std::uint32_t granule) const
 	{
@@ -250,6 +270,15 @@ inline bool change(std::atomic<std::uint64_t> &at, Word &old, Word now)
 {
 	ORBIT_ISOLATION_STEP();
 	const bool done = at.compare_exchange_strong(old.bits, now.bits, std::memory_order_seq_cst);
+	ORBIT_ISOLATION_STEP();
+	return done;
+}
+
+/// The same for who does not care what there is if it is not that.
+inline bool replace(std::atomic<std::uint64_t> &at, Word old, Word now)
+{
+	ORBIT_ISOLATION_STEP();
+	const bool done = __sync_bool_compare_and_swap(reinterpret_cast<std::uint64_t *>(&at), old.bits, now.bits);
 	ORBIT_ISOLATION_STEP();
 	return done;
 }
@@ -349,6 +378,10 @@ private:
 /// What a move takes in the common case is in <orbit/rref.hpp>, without a lock or a call, and changes nothing unless
 /// all is as it mostly is. If not, the functions here look at everything anew.
 class Room {
+protected:
+	// The first, so that to find one is a shift and a sum.
+	View views_[max_zones];
+
 public:
 	Room(const Room &) = delete;
 	Room &operator=(const Room &) = delete;
@@ -397,18 +430,6 @@ protected:
 	}
 	Backed follow(const View &view, std::uint32_t granule, DomainId home, DomainId domain, Word word) const noexcept;
 
-	/// Gives away a buffer of which this domain's word is still `word`, and says what it is then. If it returns false
-	/// send_again() is to look.
-	[[gnu::always_inline]] bool send_(View &view, std::uint32_t granule, Word *word, DomainId to) noexcept
-	{
-		const Word now = word->gone_to(to);
-		Word old = *word;
-
-		if (!change(view.mine[granule].word, old, now)) [[unlikely]]
-			return false;
-		*word = now;
-		return view.member(to);
-	}
 	/// 0 or a positive errno value; then *word is what the word is now, or nothing if the buffer is gone.
 	int send_again(View &view, std::uint32_t granule, Word *word, DomainId to) noexcept;
 
@@ -429,9 +450,9 @@ protected:
 	bool loan_holds(const View &view, std::uint32_t granule, std::uint32_t entry) const noexcept;
 	std::uint32_t domains() const noexcept { return domains_; }
 
-	DomainId self_ = 0, domains_ = 0, others_ = 0;     // others_: without the supervisor
-	std::atomic<std::uint32_t> known_[max_zones] = {}; // granules of zones that this domain was seen to have part in
-	View views_[max_zones];
+	DomainId self_ = 0, domains_ = 0;
+	std::uint64_t going_[max_domains] = {}; // Word::going() to others, 0 if there is no such other domain
+	std::ptrdiff_t away_[max_domains] = {}; // of another domain's records from this one's, in bytes
 
 private:
 	struct Dropped {
@@ -454,7 +475,7 @@ private:
 
 	/// Ends what was refused in the middle of a reclaim: true if it is to be tried again.
 	bool reclaim_passed(std::uint32_t &seen) const noexcept;
-	bool has_part(const View &view) noexcept;
+	bool has_part(View &view) noexcept;
 	template <class Try> int try_handle(const Handle &handle, DomainId from, std::uint32_t type, Try &&act) noexcept;
 	int try_receive(View &view, const Handle &handle, DomainId from, Run run, std::size_t size, bool array,
 			std::uint32_t *count, Word *word) noexcept;

@@ -477,10 +477,13 @@ def emit_proxy_method(out, interface, method, coroutine=False):
         out(f"if (!{ISOLATION}Reader(bytes_).elements(reply_.value_, {returned.most}, sizeof(reply_), value_))")
         out(f"\t{bad}")
     elif returned.kind == "moved":
-        out(f"auto value_ = connection_.endpoint ? connection_.endpoint->receive<{returned.target}>(reply_.value_, connection_.peer)")
-        out(f'\t: {ISOLATION}refused(-EOPNOTSUPP, "{at}: the connection has no heap");')
-        out("if (!value_)")
-        out("\treturn tl::unexpected(value_.error());")
+        received = f"connection_.endpoint->receive<{returned.target}>(reply_.value_, connection_.peer)"
+        out("if (!connection_.endpoint)")
+        out(f'\treturn {ISOLATION}refused(-EOPNOTSUPP, "{at}: the connection has no heap");')
+        if backs or any(p.back for p in method.parameters):
+            out(f"auto value_ = {received};")
+            out("if (!value_)")
+            out("\treturn tl::unexpected(value_.error());")
     elif returned.kind == "kept":
         out(f"std::shared_ptr<{ISOLATION}Transport> value_;")
         out(f"if (int error_ = {ISOLATION}accept(connection_, reply_.value_, 0x{returned.target_type:016x}, &value_))")
@@ -497,6 +500,8 @@ def emit_proxy_method(out, interface, method, coroutine=False):
     elif returned.kind == "kept":
         make = "std::make_unique" if returned.smart == "std::unique_ptr" else "std::make_shared"
         out(f"return {make}<{returned.target}Proxy>(std::move(value_), connection_);")
+    elif returned.kind == "moved" and not backs and not any(p.back for p in method.parameters):
+        out(f"return {received};")
     else:
         out("return value_;")
     out.close()
