@@ -301,6 +301,28 @@ TEST(D2_OneOwner, AMadDomainTurnsNobodysNumbersBack)
 	EXPECT_EQ(**moved, 2);
 }
 
+// The home of a buffer counts its moves anew, and is believed that it gives; to whom it was given goes on counting.
+TEST(D2_OneOwner, AMadHomeTurnsNobodysNumbersBack)
+{
+	World world(3);
+	auto buffer = world[1].make<int>(zone, 1);
+	Handle sent = *world[1].send(std::move(*buffer), 2);
+	const auto give_again = [&](std::uint32_t number) {
+		world.record(1, sent.index).word = Word::make(State::given, 1, 2, 0, number).bits;
+		return world[2].receive<int>({sent.zone, sent.index, number, sent.type}, 1);
+	};
+
+	std::uint32_t last = 0;
+	for (const std::uint32_t number : {100u, 5u, 99u, 100u, 101u, 3u}) {
+		auto moved = give_again(number);
+		ASSERT_TRUE(moved) << number << moved.error().message();
+		const Handle on = *world[2].send(std::move(*moved), 3);
+		EXPECT_TRUE(after(on.generation, last)) << number << " has made " << on.generation << " of " << last;
+		last = on.generation;
+		EXPECT_TRUE(world[3].receive<int>(on, 2)) << number;
+	}
+}
+
 TEST(D2_OneOwner, UndeliveredHandlesAreTakenBack)
 {
 	World world(3);
