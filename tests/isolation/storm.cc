@@ -3,6 +3,7 @@
 // Processes that move, lend and drop buffers at random, and are killed at random while they do; after each kill a
 // reclaim, while the others go on, and a census. ORBIT_STORM_KILLS says how many, and has half of the kills come between
 // two stores of the heap's, loans lent on, and reclaims take their time; short, and without that, if it is not there.
+// ORBIT_STORM_SEED makes it another storm.
 namespace {
 void step();
 }
@@ -403,7 +404,8 @@ TEST(D3_CleanEnd, StormOfMovesLoansAndKills)
 	const char *wanted = getenv("ORBIT_STORM_KILLS");
 	const long kills = wanted ? atol(wanted) : 60;
 	Storm storm;
-	std::mt19937_64 random(5);
+	const char *seed = getenv("ORBIT_STORM_SEED");
+	std::mt19937_64 random(seed ? strtoull(seed, nullptr, 10) : 5);
 	std::size_t buffers = 0, kept = 0, loans = 0, between = 0;
 
 	slow = storm.control_.nests = wanted != nullptr;
