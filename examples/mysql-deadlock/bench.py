@@ -204,6 +204,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--deadlocks", type=int, default=100, help="of each server in a round, for latency and cycles")
+    parser.add_argument("--seed", type=int, default=0, help="of the first round's cycles; others for others")
     parser.add_argument("--variant", choices=VARIANTS)
     parser.add_argument("--way", choices=["timed"])
     parser.add_argument("--rate", type=int, default=200, help="with --variant: transactions a second")
@@ -224,7 +225,7 @@ def main():
                     if load == "latency":
                         found[name] += latency(servers[name], options.deadlocks)
                     elif load == "cycles":
-                        times, bad = cycles(servers[name], options.deadlocks, number)
+                        times, bad = cycles(servers[name], options.deadlocks, options.seed + number)
                         found[name] += times
                         wrong += bad
                     else:

@@ -63,7 +63,7 @@ def main():
     options = parser.parse_args()
     built, suite = options.built or build("build"), build("suite")
     bad = {}
-    environment = {name: value for name, value in os.environ.items() if name != "MTR_MEM"}    # it is told where
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MTR_")}
     work = Path(tempfile.mkdtemp(prefix="orbit-mtr-"))
     try:
         # The runner finds everything from where it is itself.
@@ -82,7 +82,7 @@ def main():
             done = subprocess.run(
                 ["perl", "mariadb-test-run.pl", "--force", "--max-test-fail=0", "--retry=1", "--nowarnings",
                  f"--parallel={options.jobs}", f"--vardir={work / f'var-{mode}'}", "--skip-rpl", "--testcase-timeout=10",
-                 *words, *names], cwd=tests, env={**environment, "MTR_BINDIR": str(root / "usr")},
+                 *words, *names], cwd=tests, env=environment,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace")
             results = dict(re.findall(r"^(\w+\.\S+(?: '[^']*')?).*\[ (?:retry-)?(pass|fail|skipped|disabled) ", done.stdout, re.M))
             if not results:
