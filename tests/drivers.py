@@ -11,6 +11,7 @@ BUILD/results/drivers.json keeps what was said.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -54,6 +55,15 @@ def devices(work):
     return [*arguments, "-device", f"nvme,id=nvme,serial=orbit,max_ioqpairs=4,addr={SLOT:#x}", *spaces]
 
 
+def fio():
+    """The files of fio(1) for the guest, by their places there; none if it is not installed."""
+    program = shutil.which("fio")
+    if not program:
+        print("drivers: fio is not installed: what it would verify is skipped", file=sys.stderr)
+        return {}
+    return {"usr/bin/fio": program, **{library: library for library in vm.shared_libraries(program)}}
+
+
 def demo(kernel, environment, program, seconds):
     """Show what a program prints that has the device for itself."""
     with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
@@ -85,7 +95,7 @@ def main():
                  for path in everything.expect(cases, "programs of tests/drivers",
                                                everything.programs(options.build, "drivers"))
                  if not options.programs or path.name in options.programs]
-        machine = vm.Machine(kernel, iommu=True, devices=devices(work))
+        machine = vm.Machine(kernel, iommu=True, devices=devices(work), files=fio())
         cases += everything.run_guest("drivers", machine, tests, options.build / "results", environment)
     return vm.conclude(cases)
 

@@ -8,6 +8,8 @@
 #include "machine.h"
 #include "queue.h"
 
+#include <gtest/gtest.h>
+
 namespace {
 
 using namespace machine;

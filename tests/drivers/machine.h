@@ -18,7 +18,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <functional>
-#include <gtest/gtest.h>
 #include <linux/pci_regs.h>
 #include <optional>
 #include <random>

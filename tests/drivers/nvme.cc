@@ -6,6 +6,7 @@
 
 #include "../../isolation/nvme/controller.h"
 
+#include <gtest/gtest.h>
 #include <map>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -302,6 +303,116 @@ TEST_F(Nvme, WhatItWritesLinuxReadsAndTheReverse)
 			return lba < blocks ? 77 : found == written[space.id].end() ? 0 : found->second;
 		});
 		EXPECT_EQ(traffic.wrong, 0u) << "namespace " << space.id;
+	}
+}
+
+// fio's pattern %o: all words of one of its blocks say where that begins.
+constexpr std::size_t fio_area = 4 << 20;
+
+void fill_as_fio(std::span<std::byte> bytes, std::uint64_t offset, std::size_t fio_block)
+{
+	for (std::size_t at = 0; at < bytes.size(); at += sizeof(std::uint64_t)) {
+		const std::uint64_t word = (offset + at) / fio_block * fio_block;
+
+		std::memcpy(bytes.data() + at, &word, sizeof(word));
+	}
+}
+
+bool fio(const std::string &file, std::size_t fio_block, const std::string &what)
+{
+	return std::system(("fio --name=area --filename=" + file + " --direct=1 --ioengine=io_uring --iodepth=16 --size=" +
+			    std::to_string(fio_area) + " --bs=" + std::to_string(fio_block) + " --verify=pattern --verify_pattern=%o " + what +
+			    " >/tmp/fio.log 2>&1 || { cat /tmp/fio.log; exit 1; }").c_str()) == 0;
+}
+
+// The area in commands of all sizes, from one block to as much as the controller takes, in any order and many under way:
+// written, or read and looked at. How many were wrong.
+std::size_t all_of_the_area(Running &on, const Namespace &space, Op op, std::size_t fio_block, unsigned seed)
+{
+	std::mt19937 random(seed);
+	QueuePair &queue = on.controller->queue(0);
+	const std::size_t room = on.controller->limits().max_transfer;
+	std::vector<Request> rest;
+	std::vector<std::byte *> places;
+	std::map<std::uint64_t, Request> under_way;
+	std::size_t wrong = 0;
+
+	for (std::uint64_t lba = 0, blocks; lba < fio_area / space.block_bytes; lba += blocks) {
+		// Small ones as often as large ones.
+		blocks = std::min<std::uint64_t>(std::max<std::uint64_t>((room / space.block_bytes) >> random() % 11, 1), fio_area / space.block_bytes - lba);
+		rest.push_back({.op = op, .nsid = space.id, .lba = lba, .blocks = static_cast<std::uint32_t>(blocks), .tag = lba});
+	}
+	std::shuffle(rest.begin(), rest.end(), random);
+	for (std::size_t at = 0; at + room <= on.data.size(); at += room)
+		places.push_back(on.data.data() + at);
+	const bool done = wait_until([&] {
+		Outcome outcomes[16];
+
+		while (!rest.empty() && !places.empty()) {
+			Request request = rest.back();
+
+			request.data = places.back();
+			if (op == Op::write)
+				fill_as_fio({places.back(), request.blocks * space.block_bytes}, request.lba * space.block_bytes, fio_block);
+			if (!queue.submit(request))
+				break;
+			under_way[request.tag] = request;
+			rest.pop_back();
+			places.pop_back();
+		}
+		queue.ring();
+		for (const Outcome &outcome : queue.poll(outcomes)) {
+			const Request request = under_way.extract(outcome.tag).mapped();
+			const std::span<std::byte> bytes(static_cast<std::byte *>(request.data), request.blocks * space.block_bytes);
+
+			wrong += outcome.error != 0;
+			if (op == Op::read) {
+				std::vector<std::byte> wanted(bytes.size());
+
+				fill_as_fio(wanted, request.lba * space.block_bytes, fio_block);
+				wrong += !std::ranges::equal(bytes, wanted);
+			}
+			places.push_back(bytes.data());
+		}
+		return rest.empty() && under_way.empty();
+	});
+
+	return done ? wrong : wrong + 1;
+}
+
+TEST_F(Nvme, WhatItWritesFioVerifiesAndTheReverse)
+{
+	std::vector<Namespace> spaces;
+
+	if (std::system("command -v fio >/dev/null"))
+		GTEST_SKIP() << "this machine has no fio";
+	{
+		Running on;
+
+		ASSERT_TRUE(on.controller);
+		spaces = {*on.controller->find(1), *on.controller->find(2)};
+		for (const Namespace &space : spaces) {
+			EXPECT_EQ(all_of_the_area(on, space, Op::write, space.block_bytes, space.id), 0u);
+			EXPECT_EQ(on.run({.op = Op::flush, .nsid = space.id}), 0);
+		}
+	}
+	// fio reads them a block of the namespace at a time, and writes larger ones.
+	constexpr std::size_t large = 64 << 10;
+	ASSERT_TRUE(give(address(), "nvme"));
+	for (const Namespace &space : spaces) {
+		const std::string file = linux_namespace(address(), space.id);
+
+		EXPECT_TRUE(fio(file, space.block_bytes, "--rw=randread")) << file;
+		EXPECT_FALSE(fio(file, large, "--rw=read")) << "it finds what is not there";
+		EXPECT_TRUE(fio(file, large, "--rw=randwrite --do_verify=0 --end_fsync=1")) << file;
+	}
+	ASSERT_TRUE(give(address(), "vfio-pci"));
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	for (const Namespace &space : spaces) {
+		EXPECT_EQ(all_of_the_area(on, space, Op::read, large, space.id + 10), 0u);
+		EXPECT_GT(all_of_the_area(on, space, Op::read, space.block_bytes, space.id), 0u) << "it would not find what is wrong";
 	}
 }
 
