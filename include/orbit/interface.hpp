@@ -262,7 +262,7 @@ public:
 	}
 
 private:
-	static constexpr bool on_stack = n <= 2048;
+	static constexpr bool on_stack = n <= 8192;
 	std::conditional_t<on_stack, std::array<std::byte, n>, std::unique_ptr<std::byte[]>> bytes_;
 };
 
