@@ -19,7 +19,7 @@
 // ENXIO: it or another of its group is bound to another driver; EACCES: the group's file is not this user's; EBUSY:
 // another process has the group open; EPROTO: the device's config space or the kernel's answers make no sense.
 //
-// A Device is for one thread at a time, but for silence(), which any may call at any time.
+// A Device is for one thread at a time, but for cut_off() and silence(), which any may call at any time.
 #ifndef ORBIT_PCI_HPP
 #define ORBIT_PCI_HPP
 
@@ -91,10 +91,13 @@ public:
 	/// Lets the device do DMA and send interrupts.
 	result<void> enable();
 
-	/// Stops all that the device does to memory, whatever state it or its driver is in: it may not be a bus master any
-	/// more, reaches no memory, and has been reset if it can be. Then no memory that was mapped for DMA changes by it,
-	/// and it can be mapped and enabled anew. If the reset fails (EIO) the rest holds all the same. ENOTRECOVERABLE: the
-	/// IOMMU did not take memory away from it.
+	/// Cuts the device off from all memory, whatever state it or its driver is in: it may not be a bus master any more,
+	/// and reaches no memory. Then none that was mapped for DMA changes by it. But what it was doing it does still, and
+	/// it would go on if it was enabled: it is to be brought to rest before. ENOTRECOVERABLE: the IOMMU did not take
+	/// memory away from it; EPROTO: it cannot be told not to be a bus master, and reaches no memory all the same.
+	result<void> cut_off();
+	/// Cuts the device off, and resets it if it can be: that takes 100 ms or more. Then it can be mapped and enabled anew.
+	/// If the reset fails (EIO) it is cut off all the same. ENOTRECOVERABLE as above.
 	result<void> silence();
 
 	/// Has the device's interrupts, MSI-X vectors or, if it has none, MSI, counted by event descriptors, from vector 0
@@ -109,6 +112,14 @@ public:
 	/// A register of config space of 1, 2 or 4 bytes, at a multiple of its size. ERANGE.
 	result<std::uint32_t> read_config(unsigned offset, unsigned bytes) const;
 
+	/// A register of 4 bytes of base address range `bar`, by the kernel: unlike one of a Bar it can be read and written
+	/// whatever a driver has done to the device, or is doing. ERANGE; EIO: the device does not decode its memory.
+	result<std::uint32_t> read_register(unsigned bar, std::size_t offset) const;
+	result<void> write_register(unsigned bar, std::size_t offset, std::uint32_t value);
+
+	/// For tests of what becomes of a device that cannot be reset: has silence() find that.
+	void forbid_reset_for_test() noexcept { resettable_ = false; }
+
 	/// For a driver in a domain to keep, see Bar. It belongs to this object. It gives no way to other memory.
 	int descriptor() const noexcept { return fd_; }
 
@@ -116,6 +127,8 @@ private:
 	Device() = default;
 	result<void> write_config(unsigned offset, unsigned bytes, std::uint32_t value);
 	result<void> set_bus_master(bool may);
+	result<void> cut_off_locked();
+	result<std::uint64_t> register_offset(unsigned bar, std::size_t offset) const;
 	bool set_events(unsigned index, std::span<const int> eventfds) const;
 
 	Address address_;

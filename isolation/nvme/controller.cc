@@ -575,19 +575,28 @@ result<std::unique_ptr<Controller>> Controller::start(const pci::Bar &registers,
 
 	std::unique_ptr<Controller> made(new Controller(registers, memory, options));
 
-	if (const auto done = made->reset(); !done)
+	if (const auto done = made->set_up(); !done) {
+		made->give_up();
 		return tl::unexpected(done.error());
-	if (auto buffer = memory.take(made->page_, made->page_); buffer)
-		made->buffer_ = *buffer;
+	}
+	return made;
+}
+
+result<void> Controller::set_up()
+{
+	if (const auto done = reset(); !done)
+		return done;
+	if (auto buffer = memory_.take(page_, page_); buffer)
+		buffer_ = *buffer;
 	else
 		return tl::unexpected(buffer.error());
 	for (const auto step : {&Controller::read_controller, &Controller::read_namespaces, &Controller::make_queues})
-		if (const auto done = ((*made).*step)(); !done)
-			return tl::unexpected(done.error());
-	if (made->namespaces_.empty())
+		if (const auto done = (this->*step)(); !done)
+			return done;
+	if (namespaces_.empty())
 		return refused(-EOPNOTSUPP, "the controller has no namespace in a format without metadata");
-	made->ask_for_events();
-	return made;
+	ask_for_events();
+	return {};
 }
 
 result<void> Controller::take_events()
@@ -667,6 +676,34 @@ result<void> Controller::shut_down()
 	registers_.write<std::uint32_t>(reg::cc, registers_.read<std::uint32_t>(reg::cc) | cc::shn_normal);
 	fail("the controller has been shut down");
 	return wait_for(csts::shst, csts::shst_complete, 10s);
+}
+
+void Controller::give_up() const noexcept
+{
+	registers_.write<std::uint32_t>(reg::cc, registers_.read<std::uint32_t>(reg::cc) & ~cc::en);
+}
+
+result<void> bring_to_rest(pci::Device &device)
+{
+	const auto end = std::chrono::steady_clock::now() + 1s;
+	const auto configured = device.read_register(0, reg::cc), status = device.read_register(0, reg::csts);
+
+	if (!configured || !status || *status == csts::gone || !(*configured & cc::en) || (*status & csts::cfs) || !(*status & csts::rdy))
+		return refused(-EIO, "the controller is not one that works");
+	if (const auto done = device.write_register(0, reg::cc, *configured & ~cc::en); !done)
+		return done;
+	for (;;) {
+		const bool late = std::chrono::steady_clock::now() > end;
+		const auto now = device.read_register(0, reg::csts);
+
+		if (!now || *now == csts::gone)
+			return refused(-EIO, "the controller does not answer");
+		if (!(*now & csts::rdy))
+			return {};
+		if (late)
+			return refused(-ETIMEDOUT, "the controller does not come to rest");
+		std::this_thread::sleep_for(100us);
+	}
 }
 
 } // namespace orbit::nvme

@@ -195,12 +195,16 @@ public:
 	/// Has the controller write its cache and come to rest, as before power is cut. ETIMEDOUT.
 	result<void> shut_down();
 
+	/// For one that has failed: whoever brings it to rest shall not trust it, see bring_to_rest().
+	void give_up() const noexcept;
+
 private:
 	friend QueuePair;
 	Controller(const pci::Bar &registers, DmaMemory &memory, const ControllerOptions &options) noexcept
 		: registers_(registers), memory_(memory), options_(options)
 	{
 	}
+	result<void> set_up();
 	result<void> reset();
 	result<void> wait_for(std::uint32_t mask, std::uint32_t value, std::chrono::milliseconds limit);
 	result<Completion> admin(Command command);
@@ -237,6 +241,12 @@ private:
 	std::span<std::byte> buffer_; // a page for what admin commands return
 	const char *failed_ = nullptr;
 };
+
+/// Ends all that a controller was doing by a reset of it, without its driver's help, for a device that has been cut off: so
+/// it can be mapped and enabled anew. It takes as long as the controller does, which is much less than a reset of the
+/// device; but that is what one needs that this does not suit: one that is broken, not ready, or that its driver has
+/// given up. EIO; ETIMEDOUT: not within a second.
+result<void> bring_to_rest(pci::Device &device);
 
 } // namespace orbit::nvme
 

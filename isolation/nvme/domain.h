@@ -55,7 +55,8 @@ template <class Skeleton> Service service()
 } // namespace detail
 
 /// What a device needs to be driven by a domain, for Supervisor::start(). The device outlives the domain, and is nobody
-/// else's: it reaches the two zones and no other memory, and is silenced whenever the domain has died.
+/// else's: it reaches the two zones and no other memory, and is silenced whenever the domain has died: by a reset of the
+/// controller, and of the device where that is not enough.
 inline DomainOptions domain_options(Supervisor &supervisor, pci::Device &device, const DomainSettings &settings)
 {
 	const auto data = supervisor.zone_memory(settings.data), queues = supervisor.zone_memory(settings.queues);
@@ -78,6 +79,9 @@ inline DomainOptions domain_options(Supervisor &supervisor, pci::Device &device,
 		.device = device.address().text(),
 		.keep_fds = {device.descriptor()},
 		.silence = [&device]() -> result<void> {
+			// One that works comes to rest by itself, in much less time than a reset takes.
+			if (device.cut_off() && bring_to_rest(device))
+				return {};
 			auto done = device.silence();
 
 			// It is broken, and reaches no memory: then it will not start again.

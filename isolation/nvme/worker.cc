@@ -182,6 +182,7 @@ void Worker::look_after()
 	}
 	if (controller_->failed()) {
 		std::fprintf(stderr, "nvme: %s\n", controller_->failure());
+		controller_->give_up();
 		std::abort();
 	}
 }

@@ -301,15 +301,13 @@ result<void> Device::enable()
 	return set_bus_master(true);
 }
 
-result<void> Device::silence()
+// With the lock.
+result<void> Device::cut_off_locked()
 {
-	const std::scoped_lock locked(lock_);
-
 	// In this order. What the device still sends after the first is at most what was under way; the second ends its
 	// translations, and returns when the IOMMU has forgotten them and what was under way has arrived. So from there on
-	// no memory changes, and the reset is for the device's own sake.
-	const auto stopped = set_bus_master(false);
-	result<void> done;
+	// no memory changes.
+	auto done = set_bus_master(false);
 
 	for (auto range = ranges_.begin(); range != ranges_.end();) {
 		auto unmap = question<vfio_iommu_type1_dma_unmap>();
@@ -330,12 +328,60 @@ result<void> Device::silence()
 	off.index = interrupt_index_;
 	if (vectors_)
 		ioctl(fd_, VFIO_DEVICE_SET_IRQS, &off); // fails where there are none
-	if (!done)
-		return done;
-	// It says no more than that the device is broken: it reaches no memory.
-	if (!stopped || !resettable_ || ioctl(fd_, VFIO_DEVICE_RESET))
+	return done;
+}
+
+result<void> Device::cut_off()
+{
+	const std::scoped_lock locked(lock_);
+
+	return cut_off_locked();
+}
+
+result<void> Device::silence()
+{
+	const std::scoped_lock locked(lock_);
+	const auto cut = cut_off_locked();
+
+	if (!cut && cut.error().code() == ENOTRECOVERABLE)
+		return cut;
+	// The reset is for the device's own sake. That it fails says no more than that the device is broken.
+	if (!cut || !resettable_ || ioctl(fd_, VFIO_DEVICE_RESET))
 		return refused(-EIO, "the device cannot be reset, but is cut off from all memory");
 	return set_bus_master(false); // a reset restores what was there before
+}
+
+result<std::uint64_t> Device::register_offset(unsigned bar, std::size_t offset) const
+{
+	auto region = question<vfio_region_info>();
+
+	region.index = VFIO_PCI_BAR0_REGION_INDEX + bar;
+	if (bar > 5 || offset % 4 || ioctl(fd_, VFIO_DEVICE_GET_REGION_INFO, &region) || offset >= region.size)
+		return refused(-ERANGE, "the device has no register there");
+	return region.offset + offset;
+}
+
+result<std::uint32_t> Device::read_register(unsigned bar, std::size_t offset) const
+{
+	const auto at = register_offset(bar, offset);
+	std::uint32_t value = 0;
+
+	if (!at)
+		return tl::unexpected(at.error());
+	if (pread(fd_, &value, sizeof(value), static_cast<off_t>(*at)) != static_cast<ssize_t>(sizeof(value)))
+		return refused(-EIO, "the device's registers cannot be read");
+	return value;
+}
+
+result<void> Device::write_register(unsigned bar, std::size_t offset, std::uint32_t value)
+{
+	const auto at = register_offset(bar, offset);
+
+	if (!at)
+		return tl::unexpected(at.error());
+	if (pwrite(fd_, &value, sizeof(value), static_cast<off_t>(*at)) != static_cast<ssize_t>(sizeof(value)))
+		return refused(-EIO, "the device's registers cannot be written");
+	return {};
 }
 
 result<void> Device::set_interrupts(std::span<const int> eventfds)

@@ -655,6 +655,94 @@ TEST_F(Nvme, ASilentDeviceWritesNothingAndStartsAnew)
 	on.controller.reset();
 }
 
+// Reads of the namespace that is slow are under way when the device is cut off; then it gets the same memory at once. What
+// of it has changed, and whether the controller works again.
+std::size_t changed_after_cut(bool rest)
+{
+	Running on;
+
+	if (!on.controller)
+		return 0;
+	for (unsigned i = 0; i < 64; i++)
+		EXPECT_TRUE(on.controller->queue(0).submit({.op = Op::read, .nsid = 3, .lba = 4096 + i * 64, .blocks = 64, .data = on.data.data() + i * 65536}));
+	on.controller->queue(0).ring();
+	// One has ended: the device has the others.
+	Outcome outcome{};
+	EXPECT_TRUE(wait_until([&] { return !on.controller->queue(0).poll({&outcome, 1}).empty(); }));
+	EXPECT_TRUE(on.device->cut_off());
+	if (rest) {
+		const auto done = bring_to_rest(*on.device);
+
+		EXPECT_TRUE(done) << words_of(done);
+		// Once is enough, and who has given a controller up does not trust it.
+		EXPECT_EQ(error_of(bring_to_rest(*on.device)), EIO);
+	}
+	on.controller.reset();
+	std::ranges::fill(on.pages.span(), std::byte{0xc5});
+	EXPECT_TRUE(on.device->map_dma({on.pages.span().data(), on.pages.span().size(), iova}));
+	EXPECT_TRUE(on.device->enable());
+	std::this_thread::sleep_for(std::chrono::milliseconds(600));
+	const auto changed = static_cast<std::size_t>(std::ranges::count_if(on.pages.span(), [](std::byte b) { return b != std::byte{0xc5}; }));
+
+	DmaMemory dma(on.pages.span(), iova);
+
+	on.data = *dma.take(data_bytes, 4096);
+	auto again = Controller::start(*on.bar, dma, {});
+	EXPECT_TRUE(again) << words_of(again);
+	if (again) {
+		on.controller = std::move(*again);
+		EXPECT_EQ(on.run({.op = Op::read, .nsid = 1, .lba = 0, .blocks = 1, .data = on.data.data()}), 0);
+		on.controller.reset();
+	}
+	return changed;
+}
+
+TEST_F(Nvme, BroughtToRestItMayHaveItsMemoryBackAtOnce)
+{
+	EXPECT_EQ(changed_after_cut(true), 0u);
+}
+
+// Or the test above would prove nothing.
+TEST_F(Nvme, NotBroughtToRestItGoesOn)
+{
+	EXPECT_GT(changed_after_cut(false), 0u);
+}
+
+TEST_F(Nvme, OneThatCannotBeResetIsCutOffAllTheSame)
+{
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	EXPECT_EQ(on.run({.op = Op::read, .nsid = 1, .lba = 0, .blocks = 1, .data = on.data.data()}), 0);
+	on.device->forbid_reset_for_test();
+	EXPECT_EQ(error_of(on.device->silence()), EIO);
+	std::ranges::fill(on.data, std::byte{0xc5});
+	for (unsigned i = 0; i < 16; i++)
+		ASSERT_TRUE(on.controller->queue(0).submit({.op = Op::read, .nsid = 1, .lba = 0, .blocks = 8, .data = on.data.data() + i * 4096}));
+
+	const std::vector<std::byte> was(on.pages.span().begin(), on.pages.span().end());
+
+	on.controller->queue(0).ring();
+	std::this_thread::sleep_for(std::chrono::milliseconds(200));
+	EXPECT_TRUE(std::ranges::equal(was, on.pages.span()));
+	on.controller.reset();
+}
+
+TEST_F(Nvme, RegistersAreReadByTheKernelToo)
+{
+	Running on;
+
+	ASSERT_TRUE(on.controller);
+	EXPECT_EQ(*on.device->read_register(0, reg::vs), on.bar->read<std::uint32_t>(reg::vs));
+	EXPECT_EQ(error_of(on.device->read_register(0, 2)), ERANGE);
+	EXPECT_EQ(error_of(on.device->read_register(0, std::size_t{1} << 30)), ERANGE);
+	EXPECT_EQ(error_of(on.device->read_register(6, 0)), ERANGE);
+	EXPECT_EQ(error_of(on.device->write_register(3, 0, 0)), ERANGE);
+	on.controller->give_up();
+	EXPECT_EQ(*on.device->read_register(0, reg::cc) & cc::en, 0u);
+	EXPECT_EQ(error_of(bring_to_rest(*on.device)), EIO);
+}
+
 // What the driver has not been given the device does not reach: the IOMMU sees to that.
 TEST_F(Nvme, MemoryThatIsNotTheDevicesIsNotReached)
 {

@@ -305,6 +305,64 @@ TEST_F(NvmeDomain, KillsLoseNothingAndTearNothing)
 	EXPECT_EQ(lost, 0u) << "by Linux";
 }
 
+// What crashes cost, by this machine's clock: the figures are for people, who know what that is worth.
+TEST_F(NvmeDomain, EndsAllThroughACrashEverySecond)
+{
+	using Clock = std::chrono::steady_clock;
+	constexpr unsigned kills = 3;
+	std::vector<rref<std::byte[]>> buffers;
+	Clock::duration longest{};
+	unsigned killed = 0;
+
+	start(options());
+	ASSERT_TRUE(queue);
+	for (unsigned i = 0; i < at_once; i++)
+		buffers.push_back(buffer(4096));
+	// Requests that end in a second, as long as it takes.
+	const auto pace = [&](Op op, bool crashes) {
+		const auto begin = Clock::now(), end = begin + std::chrono::seconds(kills);
+		auto last = begin, next = begin + std::chrono::milliseconds(500);
+		std::uint64_t ended = 0, tag = 0;
+
+		while (Clock::now() < end || queue->under_way()) {
+			while (Clock::now() < end && !buffers.empty()) {
+				EXPECT_TRUE(queue->submit({.tag = tag, .lba = tag % 8192 * 8, .data = {}, .space = 1, .blocks = 8, .op = op},
+							  std::move(buffers.back())));
+				buffers.pop_back();
+				tag++;
+			}
+			for (Finished &finished : queue->finish(at_once / 2)) {
+				EXPECT_EQ(finished.error, 0);
+				buffers.push_back(std::move(finished.data));
+				ended++;
+			}
+			const auto now = Clock::now();
+			longest = std::max(longest, now - last);
+			last = now;
+			if (crashes && now >= next && now < end) {
+				next += std::chrono::seconds(1);
+				killed += kill(domain->pid(), SIGKILL) == 0;
+			}
+		}
+		EXPECT_EQ(ended, tag);
+		return static_cast<double>(ended) / std::chrono::duration<double>(Clock::now() - begin).count();
+	};
+
+	for (const auto &[op, name] : {std::pair{Op::read, "reads"}, {Op::write, "writes"}}) {
+		const double before = pace(op, false);
+		longest = {};
+		const double crashing = pace(op, true);
+		const auto most = longest;
+		const double after = pace(op, false);
+
+		EXPECT_GT(crashing, 0);
+		std::printf("%s a second: %.0f, %.0f with a crash in each (%.3f), %.0f; the longest pause %.0f ms\n", name, before, crashing,
+			    2 * crashing / (before + after), after, std::chrono::duration<double, std::milli>(most).count());
+	}
+	EXPECT_GE(killed, 2u);
+	EXPECT_EQ(domain->statistics().starts, killed + 1);
+}
+
 // Reads of the namespace that is slow are under way when the driver is killed; their memory is used again at once. Returns
 // how many bytes of it have changed afterwards.
 class Canaries : public NvmeDomain {
@@ -352,6 +410,34 @@ TEST_F(Canaries, SurviveForTheDeviceIsSilencedFirst)
 TEST_F(Canaries, DieIfItIsNot)
 {
 	EXPECT_GT(changed(false), 0u);
+}
+
+// Such a device is cut off, and the controller can be brought to rest; or starts anew all the same.
+TEST_F(NvmeDomain, ADeviceThatCannotBeResetGoesOn)
+{
+	device->forbid_reset_for_test();
+	start(options());
+	ASSERT_TRUE(queue);
+	for (const bool works : {true, false}) {
+		const std::uint64_t starts = domain->statistics().starts;
+
+		for (unsigned i = 0; i < at_once; i++)
+			ASSERT_TRUE(queue->submit({.tag = i, .lba = 8 * i, .data = {}, .space = 1, .blocks = 8, .op = Op::read}, buffer(4096)));
+		const pid_t pid = domain->pid();
+
+		ASSERT_EQ(kill(pid, SIGSTOP), 0);
+		if (!works) {
+			ASSERT_TRUE(device->write_register(0, nvme::reg::cc, 0)); // as a driver does that has given it up
+		}
+		ASSERT_EQ(kill(pid, SIGKILL), 0);
+		EXPECT_TRUE(wait_until([&] {
+			for (const Finished &finished : queue->finish(1))
+				EXPECT_EQ(finished.error, 0);
+			return !queue->under_way();
+		}));
+		EXPECT_EQ(run({.tag = 1, .lba = 0, .data = {}, .space = 1, .blocks = 8, .op = Op::read}, 4096), 0);
+		EXPECT_EQ(domain->statistics().starts, starts + 1);
+	}
 }
 
 TEST_F(NvmeDomain, ADeviceThatIsTakenAwayEndsAllWithAnError)
