@@ -51,9 +51,15 @@ class Connection:
         self.socket.settimeout(timeout)
         try:
             self.socket.connect(str(path))
+            self.greet()
         except OSError as error:
             self.socket.close()
             raise Lost(str(error)) from None
+        except (Lost, Error):
+            self.socket.close()
+            raise
+
+    def greet(self):
         greeting = self.read()
         if greeting[:1] == b"\xff":
             raise Error(struct.unpack_from("<H", greeting, 1)[0], greeting[3:].decode(errors="replace"))
