@@ -25,6 +25,9 @@ KILLS ?= 10000
 # How often `make test-drivers` kills the driver, if not as often as its test does by itself.
 DRIVER_KILLS ?=
 
+# How often `make test-models` resets a device under traffic, if not as often as its test does by itself.
+MODEL_RESETS ?=
+
 # How long each of the fuzzers of `make fuzz-decoder` and `make fuzz-domains` runs.
 FUZZ_MINUTES ?= 10
 
@@ -47,6 +50,8 @@ static := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/stress/*.cc tests/fuzz/*.c
 # What drives devices, in a virtual machine that has them: not for `make test`.
 drivers := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/drivers/*.cc))
 driver_examples := $(BUILD)/examples/kv-store
+# Other people's drivers on the devices that we give QEMU.
+models := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/models/*.cc))
 gtests := $(filter-out $(static),$(units) \
 	$(patsubst %.cc,$(BUILD)/%,$(wildcard tests/conformance/*.cc tests/portable/*.cc tests/counted/*.cc)))
 # What runs here on the portable backend.
@@ -74,7 +79,7 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo demo-drivers test test-debug test-distro test-drivers stress bench bench-check bench-baseline bench-containers kernel boot install deb \
+.PHONY: help demo demo-drivers test test-debug test-distro test-drivers test-models stress bench bench-check bench-baseline bench-containers kernel boot install deb \
 	deps programs units sanitized clean fuzz-decoder fuzz-domains FORCE
 .DELETE_ON_ERROR:
 
@@ -87,6 +92,8 @@ help:
 	@echo 'make test-distro  the promises on the kernel of this distribution, with all that it can turn on'
 	@echo 'make test-drivers  drivers in domains, on the kernel of this distribution, with devices behind an IOMMU'
 	@echo '               (DRIVER_KILLS=1000 kills one as often)'
+	@echo 'make test-models  the drivers of Linux on the network card that isolation/models gives QEMU'
+	@echo '               (MODEL_RESETS=100 resets it as often under traffic)'
 	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers; and a storm of'
 	@echo '               KILLS=$(KILLS) of domains'
 	@echo 'make bench     what orbits cost: counted in a virtual machine, and timed here; tables and plots'
@@ -143,6 +150,11 @@ demo-drivers: deps
 test-drivers: deps
 	@$(MAKE) -s -j$(JOBS) $(drivers) $(driver_examples)
 	@tests/drivers.py --build $(BUILD) $(if $(DRIVERS_KERNEL),--kernel "$(DRIVERS_KERNEL)") $(if $(DRIVER_KILLS),--kills $(DRIVER_KILLS))
+
+test-models: deps
+	@$(MAKE) -s -C isolation/models deps
+	@$(MAKE) -s -j$(JOBS) $(models)
+	@tests/models.py --build $(BUILD) $(if $(MODEL_RESETS),--resets $(MODEL_RESETS))
 
 stress: programs
 	@ORBIT_STORM_KILLS=$(KILLS) $(BUILD)/tests/isolation/storm
@@ -292,6 +304,12 @@ $(static): $(BUILD)/%: %.cc
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) -static -o $@ $<
 
+# These have nothing to do with the library.
+$(models): $(BUILD)/%: %.cc
+	@mkdir -p $(@D)
+	@echo "  CXX  $@"
+	@$(CXX) $(CXXFLAGS) -g1 $(flags) -o $@ $< -lgtest_main -lgtest
+
 # An example is a directory; all its .cc files are one program.
 .SECONDEXPANSION:
 $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc examples/%/*.h) $(library)
@@ -299,7 +317,7 @@ $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc examples/%/*.h) $(
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) $(interfaces) -o $@ $(filter %.cc,$^) $(domain_libraries) $(library) $(domain_libraries_after)
 
--include $(addsuffix .d,$(gtests) $(drivers) $(static) $(debugged) $(compats) $(benches))
+-include $(addsuffix .d,$(gtests) $(drivers) $(models) $(static) $(debugged) $(compats) $(benches))
 # With several sources there is only the last one's .d: an example's own headers are named above.
 -include $(wildcard $(BUILD)/examples/*.d)
 

@@ -254,6 +254,7 @@ class Machine:
     cpu: str = ""               # QEMU's model, where the usual one is not wanted
     iommu: bool = False         # an IOMMU that remaps interrupts, for devices that programs drive
     devices: list = dataclasses.field(default_factory=list)     # more of QEMU's arguments
+    models: list = dataclasses.field(default_factory=list)      # shared objects with devices that QEMU has not itself
 
     def __post_init__(self):
         self.kernel = Path(self.kernel)
@@ -313,7 +314,8 @@ class Machine:
         if self.iommu:
             append += " intel_iommu=on"
         board = "q35,kernel-irqchip=split" if self.iommu else "q35"
-        command = [QEMU, "-M", board, "-accel", self.accel, "-nodefaults", "-no-user-config",
+        qemu = ["env", f"LD_PRELOAD={':'.join(map(str, self.models))}", QEMU] if self.models else [QEMU]
+        command = [*qemu, "-M", board, "-accel", self.accel, "-nodefaults", "-no-user-config",
                    "-display", "none", "-no-reboot", "-m", self.memory, "-smp", str(self.cpus),
                    "-cpu", cpu, "-serial", serial, *iommu, *self.devices]
         if QBOOT.exists():
