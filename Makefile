@@ -80,7 +80,7 @@ flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthr
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
 .PHONY: help demo demo-drivers test test-debug test-distro test-drivers test-models stress bench bench-check bench-baseline bench-containers kernel boot install deb \
-	deps programs units sanitized clean fuzz-decoder fuzz-domains FORCE
+	deps programs units sanitized clean fuzz-decoder fuzz-domains fuzz-models FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -104,6 +104,7 @@ help:
 	@echo '               what memory in pools costs, against malloc()'
 	@echo 'make fuzz-decoder  what orbits may send, at random, for FUZZ_MINUTES=$(FUZZ_MINUTES) each (needs clang)'
 	@echo 'make fuzz-domains  what domains may send or write, likewise'
+	@echo 'make fuzz-models  the devices of isolation/models, likewise, under sanitizers'
 	@echo 'make boot      a shell on the patched kernel, in a virtual machine with this root directory'
 	@echo 'make kernel    build the patched kernel, and print where it is'
 	@echo 'make programs  build the library, the examples and the tests'
@@ -155,6 +156,10 @@ test-models: deps
 	@$(MAKE) -s -C isolation/models deps
 	@$(MAKE) -s -j$(JOBS) $(models)
 	@tests/models.py --build $(BUILD) $(if $(MODEL_RESETS),--resets $(MODEL_RESETS))
+
+fuzz-models: deps
+	@$(MAKE) -s -C isolation/models deps
+	@tests/models_fuzz.py --minutes $(FUZZ_MINUTES)
 
 stress: programs
 	@ORBIT_STORM_KILLS=$(KILLS) $(BUILD)/tests/isolation/storm
