@@ -10,6 +10,7 @@ failed.  BUILD/results/distro.json keeps what was said.
 """
 
 import argparse
+import hashlib
 import lzma
 import re
 import subprocess
@@ -130,7 +131,9 @@ def distribution_kernel(where="distribution", names=None):
     found = re.search(r"Depends: (linux-image-\S+)", run("apt-cache", "depends", PACKAGE))
     if not found:
         raise FileNotFoundError(f"{PACKAGE} depends on no kernel")
-    directory = vm.CACHE / where / found[1]
+    # With other modules it is another one.
+    chosen = hashlib.sha256(" ".join(names or MODULES).encode()).hexdigest()[:8]
+    directory = vm.CACHE / where / f"{found[1]}-{chosen}"
     if not directory.exists():
         print(f"distro: fetching {found[1]}", flush=True)
         unpack(found[1], directory, names)
