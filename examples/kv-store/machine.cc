@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "machine.h"
 
-#include <chrono>
+#include "../common/bind.h"
+
 #include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
-#include <thread>
 #include <unistd.h>
 
 namespace kv {
@@ -15,32 +15,6 @@ namespace kv {
 namespace {
 
 namespace fs = std::filesystem;
-
-const fs::path pci = "/sys/bus/pci";
-
-bool write_text(const fs::path &path, const std::string &text)
-{
-	std::ofstream file(path);
-
-	return static_cast<bool>(file << text << std::flush);
-}
-
-std::string driver_of(const fs::path &device)
-{
-	std::error_code error;
-
-	return fs::read_symlink(device / "driver", error).filename();
-}
-
-template <class IsSo> bool wait_until(IsSo is_so)
-{
-	for (int tries = 0; tries < 3000; tries++) {
-		if (is_so())
-			return true;
-		std::this_thread::sleep_for(std::chrono::milliseconds(10));
-	}
-	return false;
-}
 
 // Past the cache, so that the device is asked.
 class FileBlocks final : public Blocks {
@@ -76,23 +50,11 @@ private:
 
 } // namespace
 
-bool give(const std::string &address, const std::string &driver)
-{
-	const fs::path device = pci / "devices" / address;
-
-	if (driver_of(device) == driver)
-		return true;
-	if (!driver_of(device).empty() && !write_text(device / "driver/unbind", address))
-		return false;
-	return write_text(device / "driver_override", driver) && write_text(pci / "drivers_probe", address) &&
-	       wait_until([&] { return driver_of(device) == driver; });
-}
-
 std::unique_ptr<Blocks> linux_blocks(const std::string &address, const Area &area)
 {
 	int file = -1;
 
-	wait_until([&] {
+	example::wait_until([&] {
 		std::error_code error;
 
 		for (const auto &entry : fs::directory_iterator("/sys/block", error)) {

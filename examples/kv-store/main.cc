@@ -7,6 +7,7 @@
 #include "gate.h"
 #include "machine.h"
 
+#include "../common/bind.h"
 #include "../../isolation/nvme/domain.h"
 
 #include <cstdlib>
@@ -121,7 +122,7 @@ unsigned long over_domains(const std::string &address, std::uint32_t space, std:
 
 unsigned long by_linux(const std::string &address, const std::vector<kv::Client> &all, const kv::Area &area)
 {
-	const auto blocks = kv::give(address, "nvme") ? kv::linux_blocks(address, area) : nullptr;
+	const auto blocks = example::give(address, "nvme") ? kv::linux_blocks(address, area) : nullptr;
 
 	if (!blocks) {
 		std::printf("Linux's driver does not show the namespace\n");
@@ -157,7 +158,7 @@ int main(int argc, char **argv)
 	const auto space = static_cast<std::uint32_t>(argc > 3 ? std::atoi(argv[3]) : 1);
 
 	need(orbit::prepare(), "prepare"); // before there are threads or much memory
-	if (bind && !kv::give(address, "vfio-pci")) {
+	if (bind && !example::give(address, "vfio-pci")) {
 		std::printf("%s cannot be bound to vfio-pci\n", address.c_str());
 		return 1;
 	}
