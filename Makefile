@@ -49,7 +49,7 @@ units := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/unit/*.cc tests/isolation/*
 static := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/stress/*.cc tests/fuzz/*.cc tests/counted/p11_*.cc))
 # What drives devices, in a virtual machine that has them: not for `make test`.
 drivers := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/drivers/*.cc))
-driver_examples := $(BUILD)/examples/kv-store
+driver_examples := $(BUILD)/examples/kv-store $(BUILD)/examples/packet-forwarder
 # Other people's drivers on the devices that we give QEMU.
 models := $(patsubst %.cc,$(BUILD)/%,$(wildcard tests/models/*.cc))
 gtests := $(filter-out $(static),$(units) \
@@ -145,10 +145,12 @@ test-distro: programs
 DEMO_SECONDS ?= 20
 
 demo-drivers: deps
+	@$(MAKE) -s -C isolation/models deps
 	@$(MAKE) -s -j$(JOBS) $(driver_examples)
 	@tests/drivers.py --build $(BUILD) $(if $(DRIVERS_KERNEL),--kernel "$(DRIVERS_KERNEL)") --demo $(DEMO_SECONDS)
 
 test-drivers: deps
+	@$(MAKE) -s -C isolation/models deps
 	@$(MAKE) -s -j$(JOBS) $(drivers) $(driver_examples)
 	@tests/drivers.py --build $(BUILD) $(if $(DRIVERS_KERNEL),--kernel "$(DRIVERS_KERNEL)") $(if $(DRIVER_KILLS),--kills $(DRIVER_KILLS))
 
@@ -243,7 +245,9 @@ $(BUILD)/tests/conformance/domains_objects: $(isolation_library) $(generated)/te
 $(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-domain/echo.orbit.hpp
 $(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image-domain/decoder.orbit.hpp
 $(BUILD)/examples/kv-store: $(isolation_library) $(generated)/examples/kv-store/store.orbit.hpp $(generated)/isolation/nvme/block.orbit.hpp
+$(BUILD)/examples/packet-forwarder: $(isolation_library) $(generated)/examples/packet-forwarder/balance.orbit.hpp $(generated)/isolation/ixgbe/net.orbit.hpp
 $(BUILD)/tests/drivers/nvme_domain $(BUILD)/tests/drivers/nvme_mad: $(generated)/isolation/nvme/block.orbit.hpp
+$(BUILD)/tests/drivers/ixgbe_domain: $(generated)/isolation/ixgbe/net.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.
 interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))
 domain_libraries = $(if $(filter $(isolation_library),$^),$(isolation_library))

@@ -6,8 +6,9 @@ Normally run by `make test-drivers`, which builds what this needs.  The kernel i
 distribution here, out of its package, with the portable backend; or, with --kernel, one with
 the series and VFIO.  The devices are QEMU's: an NVMe controller with three namespaces, of blocks
 of 512 and 4096 bytes, and one that is slow, has a sector that cannot be read, one that cannot
-be written, and cannot be flushed.
-BUILD/results/drivers.json keeps what was said.
+be written, and cannot be flushed.  Network cards are those of isolation/models, for programs
+whose names begin with ixgbe: two in one guest, on one wire, of which the other end is Linux's.
+BUILD/results/drivers.json and cards.json keep what was said.
 """
 
 import argparse
@@ -21,10 +22,11 @@ sys.path.insert(0, str(HERE / "vm"))
 sys.path.insert(0, str(HERE))
 import all as everything  # noqa: E402
 import distro  # noqa: E402
+import models  # noqa: E402
 import run as vm  # noqa: E402
 
 # What the guest needs of the distribution's kernel.
-MODULES = ["virtio_pci", "virtio_console", "nvme", "vfio_pci", "vfio_iommu_type1"]
+MODULES = ["virtio_pci", "virtio_console", "nvme", "ixgbe", "af_packet", "vfio_pci", "vfio_iommu_type1"]
 
 NAMESPACE_MIB = 64
 SLOT = 0x10             # of the controller, on bus 0
@@ -64,13 +66,36 @@ def fio():
     return {"usr/bin/fio": program, **{library: library for library in vm.shared_libraries(program)}}
 
 
-def demo(kernel, environment, program, seconds):
-    """Show what a program prints that has the device for itself."""
-    with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
-        machine = vm.Machine(kernel, iommu=True, devices=devices(work), append=environment)
-        command = [str(program), f"0000:00:{SLOT:02x}.0", str(seconds), "--bind"]
-        report = machine.run([vm.Test("demo", command, 3 * seconds + SECONDS)], live=vm.write_live)
-    return 1 if report.count("fail") else 0
+def cards(work, wires):
+    """QEMU's arguments: a network card for each of these, which says on which wire it is."""
+    arguments = []
+    for number, wire in enumerate(wires):
+        arguments += ["-netdev", f"hubport,id=end{number},hubid={wire}",
+                      "-device", f"i82599,id=nic{number},netdev=end{number},addr={SLOT + number:#x},"
+                      f"mac=02:00:00:00:00:{number + 1:02x},report={work}/mistakes"]
+    return arguments
+
+
+def mistakes(work):
+    """What drivers have done wrong that a card does not report, but a model does: a failure, for ours do nothing wrong."""
+    said = Path(work, "mistakes")
+    return [vm.Case("cards", "nothing a driver did was wrong", "fail", said.read_text())] if said.exists() and said.stat().st_size else []
+
+
+def demo(kernel, distribution, environment, build, seconds):
+    """Show what programs print that have the devices for themselves."""
+    failed = 0
+    # Linux's driver, on the other ends of the wires, is in the distribution's kernel.
+    for program, wires in (("kv-store", ()), ("packet-forwarder", (0, 1, 0, 1)))[:2 if distribution else 1]:
+        with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
+            print(f"\n{program}:\n", flush=True)
+            machine = vm.Machine(kernel, iommu=True, append=environment, devices=cards(work, wires) if wires else devices(work),
+                                 models=models.build_models() if wires else [])
+            addresses = [f"0000:00:{SLOT + number:02x}.0" for number in range(len(wires) or 1)]
+            command = [str(build / "examples" / program), *addresses, str(seconds), "--bind"]
+            report = machine.run([vm.Test("demo", command, 4 * seconds + SECONDS)], live=vm.write_live)
+            failed += report.count("fail")
+    return 1 if failed else 0
 
 
 def main():
@@ -78,25 +103,34 @@ def main():
     parser.add_argument("--build", type=Path, required=True, help="where make built the tests")
     parser.add_argument("--kernel", type=Path, help="one with the series and VFIO, instead of the distribution's")
     parser.add_argument("--kills", type=int, help="how often the driver is killed")
-    parser.add_argument("--demo", type=int, metavar="SECONDS", help="show examples/kv-store instead, for three times as long")
+    parser.add_argument("--demo", type=int, metavar="SECONDS", help="show examples/kv-store and packet-forwarder instead, each phase for so long")
     parser.add_argument("programs", nargs="*", help="only these of the tests, by name")
     options = parser.parse_args()
     kernel = options.kernel or distro.distribution_kernel("distribution-drivers", MODULES)
     environment = everything.ENVIRONMENT if options.kernel else "ORBIT_BACKEND=portable"
     seconds = SECONDS
     if options.kills:
-        environment += f" ORBIT_NVME_KILLS={options.kills}"
+        environment += f" ORBIT_NVME_KILLS={options.kills} ORBIT_IXGBE_KILLS={options.kills}"
         seconds += options.kills * KILL_SECONDS
     if options.demo:
-        return demo(kernel, environment, options.build / "examples/kv-store", options.demo)
+        return demo(kernel, not options.kernel, environment, options.build, options.demo)
     cases = []
+    tests = [vm.Test(path.name, [str(path)], seconds)
+             for path in everything.expect(cases, "programs of tests/drivers",
+                                           everything.programs(options.build, "drivers"))
+             if not options.programs or path.name in options.programs]
+    on_cards = [test for test in tests if test.name.startswith("ixgbe")]
+    others = [test for test in tests if test not in on_cards]
     with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
-        tests = [vm.Test(path.name, [str(path)], seconds)
-                 for path in everything.expect(cases, "programs of tests/drivers",
-                                               everything.programs(options.build, "drivers"))
-                 if not options.programs or path.name in options.programs]
-        machine = vm.Machine(kernel, iommu=True, devices=devices(work), files=fio())
-        cases += everything.run_guest("drivers", machine, tests, options.build / "results", environment)
+        if others:
+            machine = vm.Machine(kernel, iommu=True, devices=devices(work), files=fio())
+            cases += everything.run_guest("drivers", machine, others, options.build / "results", environment)
+        if on_cards and options.kernel:
+            print("drivers: the kernel with the series has no driver for the other end of the wire: network cards are skipped", file=sys.stderr)
+        elif on_cards:
+            machine = vm.Machine(kernel, iommu=True, devices=cards(work, (0, 0)), models=models.build_models())
+            cases += everything.run_guest("cards", machine, on_cards, options.build / "results", environment)
+            cases += mistakes(work)
     return vm.conclude(cases)
 
 

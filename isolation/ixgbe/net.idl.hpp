@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+//
+// Network devices as domains: what such a domain serves.
+//
+// A domain drives one port or several. Who sends and receives packets lends it a buffer: a number of frames, side by side,
+// of the size that limits() says, and then opens queues, of one port or several. A packet is in a frame, from the frame's
+// beginning on. Frames go to a device and come back by submit_and_poll(), and may go out by another port than that by which
+// they came; in between nobody else should read or write them. Nothing is copied, so the driver's domain can read and write
+// all frames at any time: copy first what must not change between a check and its use.
+//
+// Errors of methods, positive errno values: ENODEV, there is no such port or queue; EBUSY, the queue is in use, or the caller
+// has lent frames already; EBADF, the caller has not opened it, or lent no frames; EINVAL; ERANGE, the buffer has no room for
+// a frame; EFAULT, it is not in memory that the devices reach; ESTALE and others of Endpoint::borrow(), it is not lent.
+#pragma once
+
+#include <orbit/rref.hpp>
+
+namespace orbit::net {
+
+/// What a port can do. Sizes of packets here are without the frame check sequence.
+struct Limits {
+	std::uint32_t queues;
+	std::uint32_t entries;	   ///< Frames that the device can have of a queue, for packets to come, and as many to send.
+	std::uint32_t frame_bytes;
+	std::uint32_t longest;	   ///< Bytes of a packet, at most; at least 14.
+	std::array<std::uint8_t, 6> mac;
+};
+
+struct Link {
+	std::uint32_t mbit; ///< Megabits a second, 0 while the link is down.
+};
+
+/// Since the domain was started.
+struct Statistics {
+	std::uint64_t received;	      ///< Packets, without those missed.
+	std::uint64_t sent;
+	std::uint64_t received_bytes; ///< With their check sequences.
+	std::uint64_t sent_bytes;
+	std::uint64_t missed;	      ///< There was no room for them: in the rings, or in the device.
+	std::uint64_t bad;	      ///< Damaged, too short or too long.
+};
+
+/// Of one call of submit_and_poll(), each way.
+inline constexpr std::size_t most_packets = 64;
+
+/// A frame, and the packet that is in it; 0 bytes: none.
+struct Packet {
+	std::uint32_t frame;
+	std::uint32_t bytes;
+};
+
+class ORBIT_INTERFACE Device {
+public:
+	virtual ~Device() = default;
+
+	virtual orbit::result<std::uint32_t> ports() = 0;
+	virtual orbit::result<Limits> limits(std::uint32_t port) = 0;
+	virtual orbit::result<Link> link(std::uint32_t port) = 0;
+	virtual orbit::result<Statistics> statistics(std::uint32_t port) = 0;
+	ORBIT_REPEATABLE virtual orbit::result<void> set_promiscuous(std::uint32_t port, bool on) = 0;
+
+	/// Takes a lent rref<std::byte[]> as the caller's frames, until the domain ends; returns their number.
+	virtual orbit::result<std::uint32_t> use(const isolation::Handle &frames) = 0;
+	/// Takes a queue for the caller.
+	virtual orbit::result<void> open(std::uint32_t port, std::uint32_t queue) = 0;
+
+	/// Frames with packets are sent, frames without are for packets to come. Returns packets that have come, and, without
+	/// bytes, frames whose packets have been sent: as soon as there are `wait_for`, or after a time that the driver chooses;
+	/// all that is there at once if it is 0. What the device has no room for, or was not right (a frame that there is not,
+	/// or that a device has; a length that cannot be), comes back without bytes at once.
+	ORBIT_MAX(most_packets)
+	virtual orbit::result<std::vector<Packet>> submit_and_poll(std::uint32_t port, std::uint32_t queue,
+								   ORBIT_MAX(most_packets) std::span<const Packet> packets,
+								   std::uint32_t wait_for) = 0;
+};
+
+/// What a driver's domain is told by its supervisor when it is made.
+struct Memory {
+	std::uint64_t address; ///< Of all memory that the devices reach, here.
+	std::uint64_t bytes;
+	std::uint64_t iova;    ///< The devices' address of it.
+	std::uint32_t rings;   ///< The zone in it that is the driver's alone.
+};
+
+struct Settings {
+	std::uint32_t queues;
+	std::uint32_t entries;
+	std::uint32_t frame_bytes;
+	std::uint32_t longest; ///< Bytes of a packet.
+	bool promiscuous;
+};
+
+class ORBIT_INTERFACE Driver {
+public:
+	virtual ~Driver() = default;
+
+	/// Takes a device, by its descriptor and its PCI device id, and starts its port: the next one.
+	virtual orbit::result<void> start(std::int32_t descriptor, std::uint32_t device, const Memory &memory, const Settings &settings) = 0;
+};
+
+} // namespace orbit::net

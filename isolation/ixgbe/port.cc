@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: MIT
+#include "port.h"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <thread>
+
+namespace orbit::ixgbe {
+
+using isolation::refused;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr unsigned most_queues = 16;
+constexpr unsigned most_entries = 4096;
+constexpr std::uint32_t shortest = 14; // an Ethernet header; the device pads
+constexpr std::uint32_t check_bytes = 4;
+// Transmit entries between two that the device writes back.
+constexpr unsigned report_every = 32;
+
+constexpr std::size_t ring_alignment = 128;
+
+// Any key spreads flows; this one has no long run of equal bits.
+constexpr std::array<std::uint32_t, 10> rss_key{0x6d5a56da, 0x255b0ec2, 0x4167253d, 0x43a38fb0, 0xd0ca2bcb,
+						0xae7b30b4, 0x77cb2da3, 0x8030f20c, 0x6a42b73b, 0xbeac01fa};
+
+bool sensible(const PortOptions &options)
+{
+	return options.queues >= 1 && options.queues <= most_queues && options.entries >= 8 && options.entries <= most_entries &&
+	       options.entries % 8 == 0 && options.frame_bytes % 1024 == 0 && options.frame_bytes >= 1024 &&
+	       options.frame_bytes <= 15 * 1024 && options.longest >= 64 && options.longest <= options.frame_bytes;
+}
+
+} // namespace
+
+// Queues
+
+result<void> Queue::use(std::shared_ptr<Frames> frames)
+{
+	if (rx_.used || tx_.used)
+		return refused(-EBUSY, "the device has frames of this queue");
+	// Bit 0 of a receive entry's address is not of the address (section 7.1.6.1).
+	if (frames->iova_of(0) % 2 || frames->frame_bytes() != port_.options_.frame_bytes)
+		return refused(-EINVAL, "frames at an odd address, or of another size than the port's");
+	frames_ = std::move(frames);
+	return {};
+}
+
+// Fills the next entry of the receive ring. The device looks at it only when the tail is told.
+void Queue::put_receive(std::uint32_t frame) noexcept
+{
+	const RxRead entry{.packet = frames_->iova_of(frame), .header = 0};
+
+	std::memcpy(rx_.entries + rx_.tail * sizeof(entry), &entry, sizeof(entry));
+	rx_.frames[rx_.tail] = frame;
+	rx_.tail = rx_.next(rx_.tail);
+	rx_.used++;
+}
+
+std::size_t Queue::give(std::span<const std::uint32_t> frames)
+{
+	std::size_t n = 0;
+
+	if (port_.failed() || !frames_)
+		return 0;
+	while (n < frames.size() && !rx_.full() && frames_->take(frames[n]))
+		put_receive(frames[n++]);
+	// Bar::write() has the barrier between the entries and this.
+	if (n)
+		port_.write(reg::rdt(number_), rx_.tail);
+	return n;
+}
+
+std::span<Packet> Queue::receive(std::span<Packet> room)
+{
+	std::size_t n = 0;
+	bool again = false;
+
+	while (n < room.size() && rx_.used && !port_.failed()) {
+		const auto *const entry = reinterpret_cast<const RxWriteBack *>(rx_.entries + rx_.head * sizeof(RxWriteBack));
+		// The device writes an entry back whole; its length is read after the bit that says so.
+		const std::uint32_t status = __atomic_load_n(&entry->status_error, __ATOMIC_ACQUIRE);
+
+		if (!(status & rx::dd))
+			break;
+		const std::uint32_t bytes = entry->length;
+		const std::uint32_t frame = rx_.frames[rx_.head];
+
+		// All packets that the device accepts fit into a frame, see MAXFRS.
+		if (bytes > port_.options_.frame_bytes) {
+			port_.fail("the device has received more than it has room for");
+			break;
+		}
+		rx_.head = rx_.next(rx_.head);
+		rx_.used--;
+		if (status & rx::rxe || !(status & rx::eop) || !bytes) {
+			put_receive(frame);
+			again = true;
+			continue;
+		}
+		frames_->give_back(frame);
+		room[n++] = {.frame = frame, .bytes = bytes};
+	}
+	if (again)
+		port_.write(reg::rdt(number_), rx_.tail);
+	return room.first(n);
+}
+
+std::size_t Queue::send(std::span<const Packet> packets)
+{
+	std::size_t n = 0;
+
+	if (port_.failed() || !frames_)
+		return 0;
+	for (; n < packets.size() && !tx_.full(); n++) {
+		const Packet &packet = packets[n];
+
+		if (packet.bytes < shortest || packet.bytes > port_.options_.longest - check_bytes || !frames_->take(packet.frame))
+			break;
+		const bool report = n + 1 == packets.size() || (n + 1) % report_every == 0;
+		const TxData entry{.address = frames_->iova_of(packet.frame),
+				   .cmd_type_len = packet.bytes | tx::data | tx::eop | tx::ifcs | tx::dext | (report ? tx::rs : 0),
+				   .olinfo_status = packet.bytes << tx::paylen_shift};
+
+		std::memcpy(tx_.entries + tx_.tail * sizeof(entry), &entry, sizeof(entry));
+		tx_.frames[tx_.tail] = packet.frame;
+		reports_[tx_.tail] = report;
+		tx_.tail = tx_.next(tx_.tail);
+		tx_.used++;
+	}
+	if (!n)
+		return 0;
+	if (n < packets.size()) {
+		// The last one that was taken reports, or its frame would not come back before the next ones are sent.
+		const unsigned last = (tx_.tail ? tx_.tail : tx_.size) - 1;
+
+		reinterpret_cast<TxData *>(tx_.entries)[last].cmd_type_len |= tx::rs;
+		reports_[last] = true;
+	}
+	port_.write(reg::tdt(number_), tx_.tail);
+	return n;
+}
+
+std::span<std::uint32_t> Queue::sent(std::span<std::uint32_t> room)
+{
+	std::size_t n = 0;
+
+	// Entries are sent in order: what is before one that was written back has been sent.
+	for (unsigned entry = (tx_.head + ended_) % tx_.size, seen = ended_; seen < tx_.used && !port_.failed();) {
+		const auto *const ring = reinterpret_cast<const TxData *>(tx_.entries);
+
+		while (seen < tx_.used && !reports_[entry]) {
+			entry = tx_.next(entry);
+			seen++;
+		}
+		if (seen == tx_.used || !(__atomic_load_n(&ring[entry].olinfo_status, __ATOMIC_ACQUIRE) & tx::dd))
+			break;
+		entry = tx_.next(entry);
+		ended_ = ++seen;
+		if (ended_ >= room.size())
+			break;
+	}
+	while (n < room.size() && ended_) {
+		const std::uint32_t frame = tx_.frames[tx_.head];
+
+		tx_.head = tx_.next(tx_.head);
+		tx_.used--;
+		ended_--;
+		frames_->give_back(frame);
+		room[n++] = frame;
+	}
+	return room.first(n);
+}
+
+// The port
+
+std::size_t Port::memory_for(const PortOptions &options) noexcept
+{
+	return std::size_t{2} * options.queues * options.entries * sizeof(RxRead);
+}
+
+void Port::fail(const char *why) noexcept
+{
+	if (!failed_)
+		failed_ = why;
+}
+
+result<void> Port::wait_for(std::size_t at, std::uint32_t mask, std::uint32_t value, std::chrono::milliseconds limit,
+			    const char *late) const noexcept
+{
+	const auto end = std::chrono::steady_clock::now() + limit;
+
+	for (;;) {
+		const bool over = std::chrono::steady_clock::now() > end;
+		const std::uint32_t now = read(at);
+
+		if (now == gone)
+			return refused(-ENODEV, "the device does not answer: it has been taken away, or has no power");
+		if ((now & mask) == value)
+			return {};
+		if (over)
+			return refused(-ETIMEDOUT, late);
+		std::this_thread::sleep_for(100us);
+	}
+}
+
+result<void> Port::stop() noexcept
+{
+	// What could raise an interrupt, or begin a transaction (section 5.2.5.3.2).
+	write(reg::eimc, 0x7fffffff);
+	clear(reg::rxctrl, rxctrl::rxen);
+	for (unsigned n = 0; n < queues_.size(); n++) {
+		clear(reg::rxdctl(n), qctl::enable);
+		clear(reg::txdctl(n), qctl::enable);
+	}
+	set(reg::ctrl, ctrl::master_disable);
+	return wait_for(reg::status, status::master_enabled, 0, 100ms, "the device has transactions under way that do not end");
+}
+
+result<void> Port::reset() noexcept
+{
+	// Section 4.6.3: no interrupts, a reset, and again no interrupts, as the reset has let them.
+	if (auto stopped = stop(); !stopped && stopped.error().code() != ETIMEDOUT)
+		return stopped; // one that is still busy is reset all the more
+	set(reg::ctrl, ctrl::rst | ctrl::lrst);
+	// Neither bit says when it is over before this (section 8.2.3.1.1).
+	std::this_thread::sleep_for(10ms);
+	if (auto done = wait_for(reg::ctrl, ctrl::rst | ctrl::lrst, 0, 100ms, "the device does not come out of its reset"); !done)
+		return done;
+	write(reg::eimc, 0x7fffffff);
+	for (unsigned half = 0; half < 2; half++)
+		write(reg::eimc_ex(half), ~0U);
+	if (auto done = wait_for(reg::eec, eec::auto_rd, eec::auto_rd, 500ms, "the device does not finish reading its EEPROM"); !done)
+		return done;
+	return wait_for(reg::rdrxctl, rdrxctl::dma_init_done, rdrxctl::dma_init_done, 500ms,
+			"the device does not finish setting up its DMA");
+}
+
+void Port::start_link(std::uint16_t device) noexcept
+{
+	// What the EEPROM says is right for a backplane. A module is on the serial interface (section 4.6.4.2).
+	if (device == device_sfp) {
+		write(reg::autoc, (read(reg::autoc) & ~autoc::lms) | autoc::lms_10g_serial);
+		write(reg::autoc2, (read(reg::autoc2) & ~autoc2::pma_10g_serial) | autoc2::sfi);
+	}
+	set(reg::autoc, autoc::restart_an);
+}
+
+void Port::set_up_filters() noexcept
+{
+	const std::uint32_t low = read(reg::ral(0)), high = read(reg::rah(0));
+
+	for (unsigned n = 0; n < mac_.size(); n++)
+		mac_[n] = static_cast<std::uint8_t>(n < 4 ? low >> 8 * n : high >> 8 * (n - 4));
+	for (unsigned n = 0; n < 128; n++)
+		write(reg::mta(n), 0);
+	write(reg::fctrl, fctrl::bam | (options_.promiscuous ? fctrl::upe | fctrl::mpe : 0));
+	if (options_.queues == 1) {
+		write(reg::mrqc, 0);
+		return;
+	}
+	for (unsigned n = 0; n < rss_key.size(); n++)
+		write(reg::rssrk(n), rss_key[n]);
+	for (unsigned n = 0; n < 32; n++) {
+		std::uint32_t four = 0;
+
+		for (unsigned k = 0; k < 4; k++)
+			four |= (4 * n + k) % options_.queues << 8 * k;
+		write(reg::reta(n), four);
+	}
+	write(reg::mrqc, mrqc::rss | mrqc::tcp_ipv4 | mrqc::ipv4 | mrqc::ipv6 | mrqc::tcp_ipv6 | mrqc::udp_ipv4 | mrqc::udp_ipv6);
+}
+
+void Port::set_promiscuous(bool on) noexcept
+{
+	write(reg::fctrl, fctrl::bam | (on ? fctrl::upe | fctrl::mpe : 0));
+}
+
+// Receive rings are at the beginning of the memory, transmit rings behind them.
+void Port::make_queues(std::span<std::byte> memory)
+{
+	for (unsigned n = 0; n < options_.queues; n++) {
+		std::unique_ptr<Queue> queue(new Queue(*this, n));
+
+		queue->rx_.size = queue->tx_.size = options_.entries;
+		queue->rx_.frames.resize(options_.entries);
+		queue->tx_.frames.resize(options_.entries);
+		queue->reports_.resize(options_.entries);
+		queue->rx_.entries = memory.data() + n * ring_bytes();
+		queue->tx_.entries = memory.data() + (options_.queues + n) * ring_bytes();
+		queues_.push_back(std::move(queue));
+	}
+}
+
+result<void> Port::start_receiving(std::uint64_t iova)
+{
+	// Section 4.6.7. The whole packet buffer is one.
+	write(reg::rxpbsize(0), 512 << 10);
+	for (unsigned n = 1; n < 8; n++)
+		write(reg::rxpbsize(n), 0);
+	set(reg::hlreg0, hlreg0::rx_crc_strip);
+	write(reg::rdrxctl, (read(reg::rdrxctl) & ~rdrxctl::rsc_first_size) | rdrxctl::crc_strip | rdrxctl::rsc_ack | rdrxctl::fcoe_wrfix);
+	if (options_.longest > 1518)
+		set(reg::hlreg0, hlreg0::jumbo);
+	write(reg::maxfrs, options_.longest << 16);
+
+	for (unsigned n = 0; n < options_.queues; n++) {
+		const std::uint64_t ring = iova + n * ring_bytes();
+
+		write(reg::rdbal(n), static_cast<std::uint32_t>(ring));
+		write(reg::rdbah(n), static_cast<std::uint32_t>(ring >> 32));
+		write(reg::rdlen(n), static_cast<std::uint32_t>(ring_bytes()));
+		// A queue that nobody empties must not stop the others.
+		write(reg::srrctl(n), (read(reg::srrctl(n)) & ~(srrctl::desctype | 0x1fU)) | srrctl::packet_bytes(options_.frame_bytes) |
+					      srrctl::advanced_one_buffer | srrctl::drop_en);
+		write(reg::rdh(n), 0);
+		write(reg::rdt(n), 0);
+		clear(reg::dca_rxctrl(n), dca_rxctrl::reserved);
+		set(reg::rxdctl(n), qctl::enable);
+		// The tail is told only after this.
+		if (auto on = wait_for(reg::rxdctl(n), qctl::enable, qctl::enable, 10ms, "a receive queue does not start"); !on)
+			return on;
+	}
+	set(reg::ctrl_ext, ctrl_ext::ns_dis);
+	// The path is halted while it is turned on.
+	set(reg::secrxctrl, secrx::rx_dis);
+	if (auto halted = wait_for(reg::secrxstat, secrx::ready, secrx::ready, 10ms, "the receive path does not halt"); !halted)
+		return halted;
+	set(reg::rxctrl, rxctrl::rxen);
+	clear(reg::secrxctrl, secrx::rx_dis);
+	return {};
+}
+
+result<void> Port::start_sending(std::uint64_t iova)
+{
+	// Section 4.6.8. One packet buffer, no virtualization, no traffic classes; the arbiter rests while that is set.
+	set(reg::hlreg0, hlreg0::tx_crc | hlreg0::tx_pad);
+	set(reg::rttdcs, rttdcs::arbdis);
+	write(reg::mtqc, 0);
+	write(reg::txpbsize(0), 160 << 10);
+	write(reg::txpbthresh(0), 160);
+	for (unsigned n = 1; n < 8; n++) {
+		write(reg::txpbsize(n), 0);
+		write(reg::txpbthresh(n), 0);
+	}
+	write(reg::dtxmxszrq, 0xfff);
+	clear(reg::rttdcs, rttdcs::arbdis);
+
+	for (unsigned n = 0; n < options_.queues; n++) {
+		const std::uint64_t ring = iova + (options_.queues + n) * ring_bytes();
+
+		write(reg::tdbal(n), static_cast<std::uint32_t>(ring));
+		write(reg::tdbah(n), static_cast<std::uint32_t>(ring >> 32));
+		write(reg::tdlen(n), static_cast<std::uint32_t>(ring_bytes()));
+		write(reg::tdh(n), 0);
+		write(reg::tdt(n), 0);
+		// Entries are fetched early, and written back at once.
+		write(reg::txdctl(n), qctl::thresholds(36, 8, 0));
+	}
+	set(reg::dmatxctl, dmatxctl::te);
+	for (unsigned n = 0; n < options_.queues; n++) {
+		set(reg::txdctl(n), qctl::enable);
+		if (auto on = wait_for(reg::txdctl(n), qctl::enable, qctl::enable, 10ms, "a transmit queue does not start"); !on)
+			return on;
+	}
+	return {};
+}
+
+void Port::set_up_interrupts() noexcept
+{
+	// One vector for both rings of a queue; the last one for all else.
+	write(reg::gpie, gpie::msix | gpie::pba | gpie::eiame);
+	for (unsigned n = 0; n < options_.queues; n += 2) {
+		std::uint32_t value = 0;
+
+		for (unsigned queue = n; queue < n + 2 && queue < options_.queues; queue++)
+			value |= ivar::entry(queue) << ivar::shift(queue, false) | ivar::entry(queue) << ivar::shift(queue, true);
+		write(reg::ivar(n / 2), value);
+	}
+	write(reg::ivar_misc, ivar::entry(options_.queues) << ivar::other_shift);
+	// A vector that was raised is off until arm().
+	write(reg::eiac, (1U << (options_.queues + 1)) - 1);
+}
+
+void Port::arm(unsigned queue) noexcept
+{
+	write(reg::eims_ex(0), 1U << queue);
+}
+
+result<std::unique_ptr<Port>> Port::start(const pci::Bar &registers, std::uint16_t device, std::span<std::byte> memory, std::uint64_t iova,
+					  const PortOptions &options)
+{
+	if (!sensible(options))
+		return refused(-EINVAL, "no such queues, rings or frames can be");
+	if (iova % ring_alignment)
+		return refused(-EINVAL, "memory of rings that is not at a multiple of 128");
+	if (memory.size() < memory_for(options))
+		return refused(-ENOMEM, "there is too little memory for the rings");
+
+	std::unique_ptr<Port> port(new Port(registers, options));
+
+	port->make_queues(memory);
+	if (auto done = port->reset(); !done)
+		return tl::unexpected(done.error());
+	port->start_link(device);
+	port->statistics(); // they are cleared by that
+	port->statistics_ = {};
+	port->set_up_filters();
+	if (auto done = port->start_receiving(iova); !done)
+		return tl::unexpected(done.error());
+	if (auto done = port->start_sending(iova); !done)
+		return tl::unexpected(done.error());
+	if (options.interrupts)
+		port->set_up_interrupts();
+	port->set(reg::ctrl_ext, ctrl_ext::drv_load);
+	return port;
+}
+
+result<void> bring_to_rest(pci::Device &device)
+{
+	const auto before = device.read_register(0, reg::ctrl);
+
+	if (!before || *before == gone)
+		return refused(-EIO, "the device does not answer");
+	if (const auto done = device.write_register(0, reg::ctrl, *before | ctrl::rst | ctrl::lrst); !done)
+		return done;
+	const auto end = std::chrono::steady_clock::now() + 100ms;
+
+	// As in Port::reset().
+	std::this_thread::sleep_for(10ms);
+	for (;;) {
+		const bool late = std::chrono::steady_clock::now() > end;
+		const auto now = device.read_register(0, reg::ctrl);
+
+		if (!now || *now == gone)
+			return refused(-EIO, "the device does not answer");
+		if (!(*now & (ctrl::rst | ctrl::lrst)))
+			return {};
+		if (late)
+			return refused(-ETIMEDOUT, "the device does not come out of its reset");
+		std::this_thread::sleep_for(100us);
+	}
+}
+
+Link Port::link() noexcept
+{
+	const std::uint32_t says = read(reg::links);
+	constexpr std::array<unsigned, 4> speeds{0, 100, 1000, 10000};
+
+	if (says == gone) {
+		fail("the device has been taken away");
+		return {};
+	}
+	if (!(says & links::up))
+		return {};
+	return {.up = true, .mbit = speeds[links::speed(says)]};
+}
+
+const PortStatistics &Port::statistics() noexcept
+{
+	if (read(reg::status) == gone) {
+		fail("the device has been taken away");
+		return statistics_;
+	}
+	statistics_.received += read(reg::gprc);
+	statistics_.sent += read(reg::gptc);
+	// The low half latches the high one, which clears both.
+	const std::uint64_t received_low = read(reg::gorcl), received_high = read(reg::gorch);
+	const std::uint64_t sent_low = read(reg::gotcl), sent_high = read(reg::gotch);
+
+	statistics_.received_bytes += received_high << 32 | received_low;
+	statistics_.sent_bytes += sent_high << 32 | sent_low;
+	for (unsigned n = 0; n < 8; n++)
+		statistics_.missed += read(reg::rxmpc(n));
+	for (unsigned n = 0; n < most_queues; n++)
+		statistics_.missed += read(reg::qprdc(n));
+	statistics_.bad += std::uint64_t{read(reg::crcerrs)} + read(reg::illerrc) + read(reg::errbc) + read(reg::ruc) + read(reg::roc);
+	return statistics_;
+}
+
+} // namespace orbit::ixgbe

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT
+#include "worker.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+namespace orbit::ixgbe {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+constexpr std::uint32_t check_bytes = 4;
+// How long a call of submit_and_poll() waits for packets: well below any deadline of a call.
+constexpr auto wait_at_most = 10ms;
+// Who waits for the device looks so often before it sleeps between.
+constexpr unsigned looks = 200;
+constexpr auto nap = 20us;
+
+constexpr std::size_t ring_alignment = 128;
+
+} // namespace
+
+result<Worker::Started *> Worker::find(std::uint32_t port)
+{
+	if (port >= count_.load(std::memory_order_acquire))
+		return failed(ENODEV);
+	return ports_[port].get();
+}
+
+result<void> Worker::start(std::int32_t descriptor, std::uint32_t device, const net::Memory &memory, const net::Settings &settings)
+{
+	const std::scoped_lock locked(mutex_);
+	const std::uint32_t number = count_.load(std::memory_order_relaxed);
+	const PortOptions options{.queues = settings.queues, .entries = settings.entries, .frame_bytes = settings.frame_bytes,
+				  .longest = settings.longest + check_bytes, .promiscuous = settings.promiscuous};
+
+	if (number == most_ports)
+		return failed(ENOSPC);
+	if (settings.queues > 16 || settings.entries > 4096) // memory_for() multiplies
+		return failed(EINVAL);
+	// What users lend is for all ports.
+	if (number && settings.frame_bytes != ports_[0]->settings.frame_bytes)
+		return failed(EINVAL);
+	auto next = std::make_unique<Started>();
+	auto bar = pci::Bar::map(descriptor, 0);
+
+	if (!bar)
+		return failed(bar.error().code());
+	auto rings = endpoint_.make_array<std::byte>(Zone{memory.rings}, Port::memory_for(options) + ring_alignment);
+
+	if (!rings)
+		return failed(rings.error().code());
+	next->bar.emplace(std::move(*bar));
+	next->rings = std::move(*rings);
+	next->memory = memory;
+	next->settings = settings;
+
+	const auto begin = reinterpret_cast<std::uintptr_t>(next->rings.elements().data());
+	const std::uint64_t iova = begin - memory.address + memory.iova;
+	const std::size_t skip = -iova % ring_alignment;
+	auto started = Port::start(*next->bar, static_cast<std::uint16_t>(device), next->rings.elements().subspan(skip), iova + skip, options);
+
+	if (!started)
+		return failed(started.error().code());
+	next->port = std::move(*started);
+	for (unsigned n = 0; n < next->port->queues(); n++)
+		next->uses.push_back(std::make_unique<Use>());
+	ports_[number] = std::move(next);
+	// With all that it has.
+	count_.store(number + 1, std::memory_order_release);
+	return {};
+}
+
+void Worker::look_after(const Port &port)
+{
+	if (!port.failed())
+		return;
+	std::fprintf(stderr, "ixgbe: %s\n", port.failure());
+	std::abort();
+}
+
+result<std::uint32_t> Connected::ports()
+{
+	return worker_->count_.load(std::memory_order_acquire);
+}
+
+result<net::Limits> Connected::limits(std::uint32_t port)
+{
+	const auto found = worker_->find(port);
+
+	if (!found)
+		return tl::unexpected(found.error());
+	const net::Settings &settings = (*found)->settings;
+
+	return net::Limits{.queues = settings.queues, .entries = settings.entries - 1, .frame_bytes = settings.frame_bytes,
+			   .longest = settings.longest, .mac = (*found)->port->mac()};
+}
+
+result<net::Link> Connected::link(std::uint32_t port)
+{
+	const auto found = worker_->find(port);
+
+	if (!found)
+		return tl::unexpected(found.error());
+	const std::scoped_lock locked((*found)->mutex);
+	const Link says = (*found)->port->link();
+
+	Worker::look_after(*(*found)->port);
+	return net::Link{.mbit = says.up ? says.mbit : 0};
+}
+
+result<net::Statistics> Connected::statistics(std::uint32_t port)
+{
+	const auto found = worker_->find(port);
+
+	if (!found)
+		return tl::unexpected(found.error());
+	const std::scoped_lock locked((*found)->mutex);
+	const PortStatistics &says = (*found)->port->statistics();
+
+	Worker::look_after(*(*found)->port);
+	return net::Statistics{.received = says.received, .sent = says.sent, .received_bytes = says.received_bytes,
+			       .sent_bytes = says.sent_bytes, .missed = says.missed, .bad = says.bad};
+}
+
+result<void> Connected::set_promiscuous(std::uint32_t port, bool on)
+{
+	const auto found = worker_->find(port);
+
+	if (!found)
+		return tl::unexpected(found.error());
+	const std::scoped_lock locked((*found)->mutex);
+
+	(*found)->port->set_promiscuous(on);
+	return {};
+}
+
+result<std::uint32_t> Connected::use(const isolation::Handle &frames)
+{
+	const auto first = worker_->find(0);
+
+	if (!first)
+		return tl::unexpected(first.error());
+	const std::scoped_lock locked(mutex_);
+	const net::Memory &memory = (*first)->memory;
+	const std::uint32_t frame_bytes = (*first)->settings.frame_bytes;
+
+	if (frames_)
+		return failed(EBUSY);
+	auto lent = worker_->endpoint_.borrow<std::byte[]>(frames, peer_);
+
+	if (!lent)
+		return failed(lent.error().code());
+	const std::span<const std::byte> bytes = lent->get().elements();
+	const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data());
+
+	if (begin < memory.address || begin - memory.address > memory.bytes || bytes.size() > memory.bytes - (begin - memory.address))
+		return failed(EFAULT);
+	const std::size_t count = bytes.size() / frame_bytes;
+
+	if (!count || count > ~std::uint32_t{0})
+		return failed(ERANGE);
+	frames_ = std::make_shared<Frames>(memory.iova + (begin - memory.address), static_cast<std::uint32_t>(count), frame_bytes);
+	lent_.emplace(std::move(*lent));
+	return static_cast<std::uint32_t>(count);
+}
+
+result<void> Connected::open(std::uint32_t port, std::uint32_t queue)
+{
+	const auto found = worker_->find(port);
+
+	if (!found)
+		return tl::unexpected(found.error());
+	if (queue >= (*found)->uses.size())
+		return failed(ENODEV);
+	const std::scoped_lock locked(mutex_, (*found)->uses[queue]->mutex);
+	Worker::Use &use = *(*found)->uses[queue];
+
+	if (use.by)
+		return failed(EBUSY);
+	if (!frames_)
+		return failed(EBADF);
+	if (const auto used = (*found)->port->queue(queue).use(frames_); !used)
+		return failed(used.error().code());
+	use.by = peer_;
+	return {};
+}
+
+result<std::vector<net::Packet>> Connected::submit_and_poll(std::uint32_t port, std::uint32_t number, std::span<const net::Packet> packets,
+							    std::uint32_t wait_for)
+{
+	const auto found = worker_->find(port);
+
+	if (!found)
+		return tl::unexpected(found.error());
+	if (number >= (*found)->uses.size())
+		return failed(ENODEV);
+	Worker::Use &use = *(*found)->uses[number];
+	const std::scoped_lock locked(use.mutex);
+
+	if (!use.by || *use.by != peer_)
+		return failed(EBADF);
+	Queue &queue = (*found)->port->queue(number);
+	Packet sent[net::most_packets];
+	std::uint32_t given[net::most_packets];
+	std::size_t to_send = 0, to_give = 0;
+
+	for (const net::Packet &packet : packets)
+		if (packet.bytes)
+			sent[to_send++] = {.frame = packet.frame, .bytes = packet.bytes};
+		else
+			given[to_give++] = packet.frame;
+	// Each of them goes to the device, or comes back.
+	for (std::size_t at = 0; at < to_send; at++) {
+		at += queue.send({sent + at, to_send - at});
+		if (at < to_send)
+			use.back.push_back({.frame = sent[at].frame, .bytes = 0});
+	}
+	for (std::size_t at = 0; at < to_give; at++) {
+		at += queue.give({given + at, to_give - at});
+		if (at < to_give)
+			use.back.push_back({.frame = given[at], .bytes = 0});
+	}
+
+	const auto end = Clock::now() + wait_at_most;
+	const std::size_t wanted = std::min<std::size_t>(wait_for, net::most_packets);
+
+	for (unsigned n = 0;; n++) {
+		for (const Packet &packet : queue.receive(sent))
+			use.back.push_back({.frame = packet.frame, .bytes = packet.bytes});
+		for (const std::uint32_t frame : queue.sent(given))
+			use.back.push_back({.frame = frame, .bytes = 0});
+		Worker::look_after(*(*found)->port);
+		if (use.back.size() >= wanted || (n % 16 == 15 && Clock::now() > end))
+			break;
+		if (n < looks)
+			std::this_thread::yield();
+		else
+			std::this_thread::sleep_for(nap);
+	}
+
+	const auto told = use.back.begin() + static_cast<std::ptrdiff_t>(std::min(use.back.size(), net::most_packets));
+	std::vector<net::Packet> out(use.back.begin(), told);
+
+	use.back.erase(use.back.begin(), told);
+	return out;
+}
+
+} // namespace orbit::ixgbe

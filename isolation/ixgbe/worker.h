@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+//
+// What runs in the domain of an 82599's driver: the device layer's port behind the interfaces of net.idl.hpp.
+#ifndef ORBIT_ISOLATION_IXGBE_WORKER_H
+#define ORBIT_ISOLATION_IXGBE_WORKER_H
+
+#include "net.idl.hpp"
+#include "port.h"
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+namespace orbit::ixgbe {
+
+/// The ports, shared by all who are connected to the domain. Thread-safe: calls of one queue are served one at a time.
+///
+/// When a port has failed the process ends: so the supervisor silences and resets the devices, and starts another one, as
+/// often as it may.
+class Worker final : public net::Driver {
+public:
+	explicit Worker(isolation::Endpoint &endpoint) noexcept : endpoint_(endpoint) {}
+
+	result<void> start(std::int32_t descriptor, std::uint32_t device, const net::Memory &memory, const net::Settings &settings) override;
+
+private:
+	friend class Connected;
+	static constexpr std::size_t most_ports = 16;
+
+	// A queue, and who has it.
+	struct Use {
+		std::mutex mutex; // of what follows, and of the port's queue
+		std::optional<isolation::DomainId> by;
+		std::vector<net::Packet> back; // not yet told
+	};
+
+	struct Started {
+		std::mutex mutex; // of the port, but for its queues
+		net::Memory memory{};
+		net::Settings settings{};
+		std::optional<pci::Bar> bar;
+		rref<std::byte[]> rings;
+		std::unique_ptr<Port> port;
+		std::vector<std::unique_ptr<Use>> uses; // by queue
+	};
+
+	// ENODEV.
+	result<Started *> find(std::uint32_t port);
+	static void look_after(const Port &port);
+
+	isolation::Endpoint &endpoint_;
+	std::mutex mutex_; // of start()
+	std::array<std::unique_ptr<Started>, most_ports> ports_;
+	std::atomic<std::uint32_t> count_{0}; // those before it do not change
+};
+
+/// The ports as one of those sees them who are connected.
+class Connected final : public net::Device {
+public:
+	Connected(std::shared_ptr<Worker> worker, isolation::DomainId peer) noexcept : worker_(std::move(worker)), peer_(peer) {}
+
+	result<std::uint32_t> ports() override;
+	result<net::Limits> limits(std::uint32_t port) override;
+	result<net::Link> link(std::uint32_t port) override;
+	result<net::Statistics> statistics(std::uint32_t port) override;
+	result<void> set_promiscuous(std::uint32_t port, bool on) override;
+	result<std::uint32_t> use(const isolation::Handle &frames) override;
+	result<void> open(std::uint32_t port, std::uint32_t queue) override;
+	result<std::vector<net::Packet>> submit_and_poll(std::uint32_t port, std::uint32_t queue, std::span<const net::Packet> packets,
+							 std::uint32_t wait_for) override;
+
+private:
+	std::shared_ptr<Worker> worker_;
+	isolation::DomainId peer_;
+	std::mutex mutex_; // of what follows
+	std::optional<borrowed<const std::byte[]>> lent_;
+	std::shared_ptr<Frames> frames_;
+};
+
+} // namespace orbit::ixgbe
+
+#endif

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: MIT
+//
+// The 82599 driver's device layer, in this program itself, on one port, and Linux's own driver on the other end of the wire.
+#include "wire.h"
+
+#include "../../isolation/ixgbe/port.h"
+
+#include <numeric>
+#include <poll.h>
+#include <sys/eventfd.h>
+
+namespace {
+
+using namespace machine;
+using namespace orbit::ixgbe;
+using orbit::pci::Bar;
+using orbit::pci::Device;
+
+constexpr std::uint64_t iova = 0x10000000;
+// A port that runs, with frames.
+struct Running {
+	explicit Running(PortOptions options = {}, unsigned count = 2048, std::span<const int> events = {})
+		: options(options), rings(Port::memory_for(options)), memory(std::size_t{count} * options.frame_bytes)
+	{
+		auto opened = Device::open(ports().at(0));
+		if (!opened) {
+			ADD_FAILURE() << words_of(opened);
+			return;
+		}
+		device = std::move(*opened);
+		const std::uint64_t frames_iova = iova + (64 << 20);
+		for (const auto &range : {orbit::pci::DmaRange{rings.span().data(), pages_of(rings), iova},
+					  orbit::pci::DmaRange{memory.span().data(), pages_of(memory), frames_iova}})
+			if (auto mapped = device->map_dma(range); !mapped) {
+				ADD_FAILURE() << words_of(mapped);
+				return;
+			}
+		if (auto on = device->enable(); !on) {
+			ADD_FAILURE() << words_of(on);
+			return;
+		}
+		if (auto set = device->set_interrupts(events); !set) {
+			ADD_FAILURE() << words_of(set);
+			return;
+		}
+		auto mapped = Bar::map(device->descriptor(), 0);
+		if (!mapped) {
+			ADD_FAILURE() << words_of(mapped);
+			return;
+		}
+		bar.emplace(std::move(*mapped));
+		auto started = Port::start(*bar, device->identity().device, rings.span(), iova, options);
+		if (!started) {
+			ADD_FAILURE() << words_of(started);
+			return;
+		}
+		port = std::move(*started);
+		frames = std::make_shared<Frames>(frames_iova, count, options.frame_bytes);
+		for (unsigned n = 0; n < port->queues(); n++)
+			EXPECT_TRUE(port->queue(n).use(frames));
+		EXPECT_TRUE(wait_until([&] { return port->link().up; }));
+	}
+
+	static std::size_t pages_of(const Pages &pages) { return (pages.span().size() + 4095) & ~std::size_t{4095}; }
+
+	std::span<std::byte> frame(std::uint32_t number) const
+	{
+		return memory.span().subspan(std::size_t{number} * options.frame_bytes, options.frame_bytes);
+	}
+
+	// Gives all frames from `first` on to a queue, as far as it takes them.
+	std::size_t give(std::uint32_t first, std::uint32_t count, unsigned queue = 0)
+	{
+		std::vector<std::uint32_t> numbers(count);
+
+		std::iota(numbers.begin(), numbers.end(), first);
+		return port->queue(queue).give(numbers);
+	}
+
+	PortOptions options;
+	Pages rings, memory;
+	std::unique_ptr<Device> device;
+	std::optional<Bar> bar;
+	std::shared_ptr<Frames> frames;
+	std::unique_ptr<Port> port;
+};
+
+class Ixgbe : public testing::Test {
+protected:
+	void SetUp() override
+	{
+		ASSERT_EQ(ports().size(), 2u) << "this machine has no two 82599s";
+		ASSERT_TRUE(give(ports()[0], "vfio-pci"));
+		ASSERT_TRUE(give(ports()[1], "ixgbe"));
+	}
+};
+
+TEST_F(Ixgbe, SaysWhatLinuxSaysOfIt)
+{
+	ASSERT_TRUE(give(ports()[0], "ixgbe"));
+	std::array<std::uint8_t, 6> known{};
+	{
+		const Wire linux_end(ports()[0]);
+		known = linux_end.mac;
+	}
+	ASSERT_TRUE(give(ports()[0], "vfio-pci"));
+
+	Running on;
+
+	ASSERT_TRUE(on.port);
+	EXPECT_EQ(on.port->mac(), known);
+	EXPECT_EQ(on.port->link().mbit, 10000u);
+	EXPECT_EQ(on.device->identity().vendor, vendor_intel);
+}
+
+// So many packets from ours to Linux: those that come are right and in order, and none is lost.
+void send_to_linux(Running &on, const Wire &wire, std::uint32_t packets, unsigned longest)
+{
+	Queue &queue = on.port->queue(0);
+	std::vector<std::uint32_t> free(256);
+	std::uint32_t sent = 0, come = 0;
+
+	std::iota(free.begin(), free.end(), 0);
+	ASSERT_TRUE(wait_until([&] {
+		for (unsigned round = 0; round < 64; round++) {
+			std::vector<Packet> batch;
+			std::uint32_t ended[64];
+
+			while (!free.empty() && batch.size() < 32 && sent < packets && sent - come < most_under_way(longest)) {
+				const std::uint32_t frame = free.back(), bytes = size_of(sent, longest);
+
+				free.pop_back();
+				fill_packet(on.frame(frame).first(bytes), wire.mac, on.port->mac(), sent++);
+				batch.push_back({frame, bytes});
+			}
+			EXPECT_EQ(queue.send(batch), batch.size());
+			for (const std::uint32_t frame : queue.sent(ended))
+				free.push_back(frame);
+			while (const auto packet = wire.receive()) {
+				EXPECT_EQ(number_of(*packet), come);
+				come++;
+			}
+		}
+		return come >= packets || testing::Test::HasFailure();
+	})) << come
+	    << " of " << packets;
+	std::uint32_t ended[64];
+
+	EXPECT_TRUE(wait_until([&] {
+		(void)queue.sent(ended);
+		return !queue.sending();
+	}));
+}
+
+void receive_from_linux(Running &on, const Wire &wire, std::uint32_t packets, unsigned longest)
+{
+	Queue &queue = on.port->queue(0);
+	std::vector<bool> seen(packets); // not in order: Linux sends by several queues
+	std::uint32_t sent = 0, come = 0;
+
+	EXPECT_GT(on.give(512, 500), 0u);
+	ASSERT_TRUE(wait_until([&] {
+		std::vector<std::byte> packet;
+		std::vector<std::uint32_t> again;
+		Packet room[32];
+
+		for (unsigned n = 0; n < 64 && sent < packets && sent - come < most_under_way(longest); n++) {
+			packet.resize(size_of(sent, longest));
+			fill_packet(packet, on.port->mac(), wire.mac, sent);
+			if (!wire.send(packet))
+				break;
+			sent++;
+		}
+		for (auto got = queue.receive(room); !got.empty(); got = queue.receive(room)) {
+			for (const Packet &one : got) {
+				const auto number = number_of(on.frame(one.frame).first(one.bytes));
+
+				EXPECT_TRUE(number && *number < packets && !seen[*number]) << "damaged, or twice";
+				if (number)
+					seen[*number % packets] = true;
+				come++;
+				again.push_back(one.frame);
+			}
+			EXPECT_EQ(queue.give(again), again.size());
+			again.clear();
+		}
+		return come >= packets || testing::Test::HasFailure();
+	})) << come
+	    << " of " << packets << ", sent " << sent << ", missed " << on.port->statistics().missed;
+}
+
+TEST_F(Ixgbe, PacketsOfAllSizesArriveAtLinux)
+{
+	Running on;
+	const Wire wire(ports()[1]);
+
+	ASSERT_TRUE(on.port);
+	ASSERT_TRUE(wait_until([&] { return wire.up(); }));
+	send_to_linux(on, wire, 5000, 1514);
+	EXPECT_EQ(on.port->statistics().sent, 5000u);
+}
+
+TEST_F(Ixgbe, PacketsOfAllSizesComeFromLinux)
+{
+	Running on;
+	const Wire wire(ports()[1]);
+
+	ASSERT_TRUE(on.port);
+	ASSERT_TRUE(wait_until([&] { return wire.up(); }));
+	receive_from_linux(on, wire, 5000, 1514);
+	EXPECT_EQ(on.port->statistics().missed, 0u);
+}
+
+TEST_F(Ixgbe, JumboFramesGoBothWays)
+{
+	Running on({.frame_bytes = 10240, .longest = 9018}, 1100);
+	const Wire wire(ports()[1], 9000);
+
+	ASSERT_TRUE(on.port);
+	ASSERT_TRUE(wait_until([&] { return wire.up(); }));
+	send_to_linux(on, wire, 2000, 9014);
+	receive_from_linux(on, wire, 2000, 9014);
+}
+
+TEST_F(Ixgbe, WhatHasNoRoomIsCounted)
+{
+	Running on;
+	const Wire wire(ports()[1]);
+	Queue &queue = on.port->queue(0);
+	std::vector<std::byte> packet(100);
+	Packet room[64];
+
+	ASSERT_TRUE(wait_until([&] { return wire.up(); }));
+	on.port->statistics();
+	EXPECT_EQ(on.give(0, 8), 8u);
+	for (std::uint32_t n = 0; n < 40; n++) {
+		fill_packet(packet, on.port->mac(), wire.mac, n);
+		EXPECT_TRUE(wire.send(packet));
+	}
+	EXPECT_TRUE(wait_until([&] { return on.port->statistics().missed >= 32; }));
+	EXPECT_EQ(queue.receive(room).size(), 8u);
+	EXPECT_EQ(on.port->statistics().missed, 32u);
+	// And it goes on.
+	EXPECT_EQ(on.give(8, 100), 100u);
+	EXPECT_TRUE(wire.send(packet));
+	EXPECT_TRUE(wait_until([&] { return queue.receive(room).size() == 1; }));
+}
+
+TEST_F(Ixgbe, TakesNoFrameTwiceAndNoneThatThereIsNot)
+{
+	Running on;
+	Queue &queue = on.port->queue(0);
+	const std::uint32_t twice[] = {5, 5}, beyond[] = {2048};
+	const Packet short_one[] = {{.frame = 6, .bytes = 13}}, long_one[] = {{.frame = 6, .bytes = 1515}}, other[] = {{.frame = 5, .bytes = 60}};
+
+	EXPECT_EQ(queue.give(twice), 1u);
+	EXPECT_EQ(queue.give(beyond), 0u);
+	EXPECT_EQ(queue.send(short_one), 0u);
+	EXPECT_EQ(queue.send(long_one), 0u);
+	EXPECT_EQ(queue.send(other), 0u); // the device has it to receive
+	EXPECT_EQ(on.give(100, 1000), 510u); // 511 fit
+	EXPECT_EQ(error_of(queue.use(on.frames)), EBUSY);
+}
+
+TEST_F(Ixgbe, RefusesOptionsThatCannotBe)
+{
+	Running on;
+
+	const auto start = [&](const PortOptions &options, std::size_t bytes = 1 << 20, std::uint64_t at = iova) {
+		std::vector<std::byte> memory(bytes);
+
+		return error_of(Port::start(*on.bar, device_sfp, memory, at, options));
+	};
+	for (const PortOptions &options : {PortOptions{.queues = 0}, {.queues = 17}, {.entries = 4}, {.entries = 100}, {.entries = 8192},
+					   {.frame_bytes = 0}, {.frame_bytes = 1500}, {.frame_bytes = 16384}, {.longest = 40}, {.longest = 4096}})
+		EXPECT_EQ(start(options), EINVAL);
+	EXPECT_EQ(start({}, 1 << 20, iova + 64), EINVAL);
+	EXPECT_EQ(start({}, 100), ENOMEM);
+}
+
+TEST_F(Ixgbe, StopsAndStartsAnewUnderTraffic)
+{
+	for (unsigned round = 0; round < 5; round++) {
+		Running on;
+		const Wire wire(ports()[1]);
+		std::vector<std::byte> packet(60);
+
+		ASSERT_TRUE(on.port) << round;
+		ASSERT_TRUE(wait_until([&] { return wire.up(); }));
+		on.give(0, 500);
+		for (std::uint32_t n = 0; n < 300; n++) {
+			fill_packet(packet, on.port->mac(), wire.mac, n);
+			(void)wire.send(packet);
+			if (n == 100 + 50 * round) {
+				EXPECT_TRUE(on.port->stop());
+			}
+		}
+		ASSERT_TRUE(on.device->silence());
+		// What the device had is nobody's any more: a canary survives more traffic.
+		for (std::byte &byte : on.memory.span())
+			byte = std::byte{0x5a};
+		for (std::uint32_t n = 0; n < 300; n++)
+			(void)wire.send(packet);
+		EXPECT_TRUE(std::ranges::all_of(on.memory.span(), [](std::byte byte) { return byte == std::byte{0x5a}; }));
+	}
+	Running on;
+	const Wire wire(ports()[1]);
+
+	ASSERT_TRUE(on.port);
+	ASSERT_TRUE(wait_until([&] { return wire.up(); }));
+	receive_from_linux(on, wire, 500, 1514);
+}
+
+TEST_F(Ixgbe, InterruptsTellOfPackets)
+{
+	int events[2];
+
+	for (int &event : events)
+		event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	Running on({.interrupts = true}, 2048, events);
+	const Wire wire(ports()[1]);
+	std::vector<std::byte> packet(60);
+	Packet room[4];
+
+	ASSERT_TRUE(on.port);
+	ASSERT_TRUE(wait_until([&] { return wire.up(); }));
+	on.give(0, 100);
+	for (std::uint32_t n = 0; n < 3; n++) {
+		pollfd told{.fd = events[0], .events = POLLIN, .revents = 0};
+		std::uint64_t count = 0;
+
+		on.port->arm(0);
+		fill_packet(packet, on.port->mac(), wire.mac, n);
+		ASSERT_TRUE(wire.send(packet));
+		EXPECT_EQ(poll(&told, 1, 30000), 1);
+		EXPECT_EQ(read(events[0], &count, sizeof(count)), static_cast<ssize_t>(sizeof(count)));
+		EXPECT_TRUE(wait_until([&] { return on.port->queue(0).receive(room).size() == 1; }));
+	}
+	for (const int event : events)
+		close(event);
+}
+
+} // namespace

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: MIT
+//
+// The 82599's driver as a domain: packets go both ways, and what becomes of them and of memory when it is killed.
+#include "wire.h"
+
+#include "domain.h"
+
+#include "../../isolation/ixgbe/channel.h"
+
+#include <atomic>
+#include <csignal>
+#include <numeric>
+
+namespace {
+
+using namespace machine;
+using orbit::Domain;
+using orbit::DomainReport;
+using orbit::rref;
+using orbit::Supervisor;
+using orbit::Zone;
+using orbit::net::Channel;
+using orbit::net::Packet;
+namespace ixgbe = orbit::ixgbe;
+namespace net = orbit::net;
+
+// Before anything else: domains inherit the minimum.
+class Prepared : public testing::Environment {
+	void SetUp() override { ASSERT_TRUE(orbit::prepare()); }
+};
+const auto *const prepared = testing::AddGlobalTestEnvironment(new Prepared);
+
+constexpr std::byte canary{0xc5};
+constexpr std::size_t frames_bytes = 4 << 20;
+const Zone frames{0}, rings{1};
+const net::Settings port{.queues = 2, .entries = 512, .frame_bytes = 2048, .longest = 1514, .promiscuous = false};
+
+class IxgbeDomain : public testing::Test {
+protected:
+	void SetUp() override
+	{
+		ASSERT_EQ(ports().size(), 2u) << "this machine has no two 82599s";
+		ASSERT_TRUE(give(ports()[0], "vfio-pci"));
+		ASSERT_TRUE(give(ports()[1], "ixgbe"));
+		auto opened = orbit::pci::Device::open(ports()[0]);
+		ASSERT_TRUE(opened) << words_of(opened);
+		device = std::move(*opened);
+		auto made = Supervisor::create({.zones = {{2 * frames_bytes, 2 * frames_bytes}, {ixgbe::rings_bytes(port), 0}}});
+		ASSERT_TRUE(made) << words_of(made);
+		supervisor = std::move(*made);
+		wire.emplace(ports()[1]);
+	}
+
+	void start(bool silenced = true, unsigned restarts = 10000)
+	{
+		orbit::pci::Device *const devices[] = {device.get()};
+		auto options = ixgbe::domain_options(*supervisor, devices, {.port = port, .restarts = {.most = restarts}});
+
+		if (!silenced)
+			options.silence = {};
+		auto started = supervisor->start(std::move(options));
+		ASSERT_TRUE(started) << words_of(started);
+		domain = std::move(*started);
+		auto proxy = domain->proxy<net::DeviceProxy>();
+		ASSERT_TRUE(proxy) << words_of(proxy);
+		calls = std::make_shared<net::DeviceProxy>(std::move(*proxy));
+		auto memory = supervisor->endpoint().make_array<std::byte>(frames, frames_bytes);
+		ASSERT_TRUE(memory) << words_of(memory);
+		auto channel_opened = Channel::open(calls, supervisor->endpoint(), domain->connection().peer, domain->recovery(),
+						    std::move(*memory), {{0, 0}});
+		ASSERT_TRUE(channel_opened) << words_of(channel_opened);
+		channel = std::move(*channel_opened);
+		const auto limits = calls->limits(0);
+		ASSERT_TRUE(limits);
+		mac = limits->mac;
+		ASSERT_TRUE(wait_until([&] {
+			const auto link = calls->link(0);
+			return link && link->mbit == 10000 && wire->up();
+		}));
+	}
+
+	// Empty frames, for packets to come.
+	void give_empty(std::uint32_t first, std::uint32_t count)
+	{
+		for (std::uint32_t at = 0; at < count;) {
+			std::vector<Packet> batch;
+
+			for (; at < count && batch.size() < net::most_packets; at++)
+				batch.push_back({.frame = first + at, .bytes = 0});
+			ASSERT_TRUE(channel->submit_and_poll({}, batch, 0));
+		}
+	}
+
+	std::unique_ptr<orbit::pci::Device> device; // outlives the domain
+	std::unique_ptr<Supervisor> supervisor;
+	std::unique_ptr<Domain> domain;
+	std::shared_ptr<net::Device> calls;
+	std::unique_ptr<Channel> channel;
+	std::optional<Wire> wire;
+	std::array<std::uint8_t, 6> mac{};
+};
+
+// Packets both ways at once, numbered; each may be lost, if `may_lose`, but not be damaged, and not come twice.
+class Traffic : public IxgbeDomain {
+protected:
+	struct Way {
+		explicit Way(std::uint32_t packets) : seen(packets) {}
+
+		void come(std::optional<std::uint32_t> number)
+		{
+			if (!number || *number >= seen.size()) {
+				damaged++;
+				return;
+			}
+			twice += seen[*number];
+			seen[*number] = true;
+			last = std::chrono::steady_clock::now();
+			got++;
+		}
+
+		std::vector<bool> seen;
+		std::uint32_t sent = 0, got = 0, damaged = 0, twice = 0;
+		std::chrono::steady_clock::time_point last = std::chrono::steady_clock::now();
+	};
+
+	// Runs until `done`, at most for a time. The longest time, in milliseconds, in which nothing came by a way.
+	double run(Way &out, Way &in, const std::function<bool()> &done)
+	{
+		std::vector<std::uint32_t> free(512), empty;
+		std::vector<std::byte> packet;
+		double gap = 0;
+
+		std::iota(free.begin(), free.end(), 0);
+		give_empty(512, 500);
+		const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(600);
+
+		while (!done() && std::chrono::steady_clock::now() < end) {
+			std::vector<Packet> batch;
+
+			while (!empty.empty() && batch.size() < 32) {
+				batch.push_back({.frame = empty.back(), .bytes = 0});
+				empty.pop_back();
+			}
+			while (!free.empty() && batch.size() < net::most_packets && out.sent < out.seen.size() && out.sent < out.got + window) {
+				const std::uint32_t frame = free.back(), bytes = size_of(out.sent, 1514);
+
+				free.pop_back();
+				fill_packet(channel->frame(frame).first(bytes), wire->mac, mac, out.sent++);
+				batch.push_back({.frame = frame, .bytes = bytes});
+			}
+			for (unsigned n = 0; n < 16 && in.sent < in.seen.size() && in.sent < in.got + window; n++) {
+				packet.resize(size_of(in.sent, 1514));
+				fill_packet(packet, mac, wire->mac, in.sent);
+				if (!wire->send(packet))
+					break;
+				in.sent++;
+			}
+			const std::uint64_t lost = channel->lost();
+			const auto back = channel->submit_and_poll({}, batch, 1);
+
+			if (!back) { // nothing was taken
+				for (const Packet &one : batch)
+					(one.bytes ? free : empty).push_back(one.frame);
+				continue;
+			}
+			for (const Packet &one : *back) {
+				if (one.bytes)
+					in.come(number_of(channel->frame(one.frame).first(one.bytes)));
+				(one.frame < 512 ? free : empty).push_back(one.frame);
+			}
+			while (const auto arrived = wire->receive())
+				out.come(number_of(*arrived));
+			const auto now = std::chrono::steady_clock::now();
+
+			for (const Way *way : {&out, &in})
+				gap = std::max(gap, std::chrono::duration<double, std::milli>(now - way->last).count());
+			// What was lost will not come.
+			if (channel->lost() != lost || gap_over(out, now))
+				out.got = std::max(out.got, out.sent);
+			if (channel->lost() != lost || gap_over(in, now))
+				in.got = std::max(in.got, in.sent);
+		}
+		return gap;
+	}
+
+	static bool gap_over(const Way &way, std::chrono::steady_clock::time_point now)
+	{
+		return way.sent > way.got && now - way.last > std::chrono::milliseconds(500);
+	}
+
+	static std::uint32_t number_seen(const Way &way)
+	{
+		return static_cast<std::uint32_t>(std::count(way.seen.begin(), way.seen.end(), true));
+	}
+
+	static constexpr std::uint32_t window = 200;
+};
+
+TEST_F(Traffic, AllPacketsArriveBothWays)
+{
+	Way out(4000), in(4000);
+
+	start();
+	ASSERT_TRUE(channel);
+	run(out, in, [&] { return number_seen(out) == 4000 && number_seen(in) == 4000; });
+	EXPECT_EQ(number_seen(out), 4000u);
+	EXPECT_EQ(number_seen(in), 4000u);
+	EXPECT_EQ(out.damaged + in.damaged + out.twice + in.twice, 0u);
+	EXPECT_EQ(channel->lost() + channel->nonsense() + channel->repeats(), 0u);
+	const auto statistics = calls->statistics(0);
+
+	ASSERT_TRUE(statistics);
+	EXPECT_EQ(statistics->sent, 4000u);
+	EXPECT_EQ(statistics->missed, 0u);
+}
+
+TEST_F(Traffic, KillsLosePacketsAndNothingElse)
+{
+	const char *const wanted = std::getenv("ORBIT_IXGBE_KILLS");
+	const unsigned kills = wanted ? static_cast<unsigned>(std::atoi(wanted)) : 5;
+	const std::uint32_t most = 4'000'000;
+	Way out(most), in(most);
+
+	start();
+	ASSERT_TRUE(channel);
+	std::atomic<unsigned> killed{0};
+	std::atomic<bool> stop{false};
+	std::thread killer([&] {
+		std::mt19937 when(std::random_device{}());
+		std::uint64_t starts = 0;
+
+		while (!stop && killed < kills) {
+			// One that has begun to serve.
+			if (const auto now = domain->recovery()->starts(); now == starts) {
+				std::this_thread::sleep_for(std::chrono::milliseconds(1));
+				continue;
+			} else {
+				starts = now;
+			}
+			std::this_thread::sleep_for(std::chrono::microseconds(300000 + when() % 400000));
+			if (const pid_t pid = domain->pid(); pid > 0 && kill(pid, SIGKILL) == 0)
+				killed++;
+		}
+	});
+	std::uint32_t after_last_out = 0, after_last_in = 0;
+	const double gap = run(out, in, [&] {
+		if (killed < kills || channel->repeats() < kills) {
+			after_last_out = number_seen(out) + 50;
+			after_last_in = number_seen(in) + 50;
+			return false;
+		}
+		return number_seen(out) > after_last_out && number_seen(in) > after_last_in;
+	});
+	stop = true;
+	killer.join();
+	EXPECT_EQ(killed, kills);
+	EXPECT_GE(channel->repeats(), kills);
+	EXPECT_EQ(out.damaged + in.damaged + out.twice + in.twice, 0u);
+	EXPECT_EQ(channel->nonsense(), 0u);
+	EXPECT_GT(number_seen(out), after_last_out) << "nothing is sent after the last kill";
+	EXPECT_GT(number_seen(in), after_last_in) << "nothing is received after the last kill";
+	std::printf("%u kills: sent %u, arrived %u; received %u of %u; longest outage %.0f ms\n", killed.load(), out.sent, number_seen(out),
+		    number_seen(in), in.sent, gap);
+}
+
+// The device has empty frames when the driver is killed, and receiving does not stop by itself: their memory is used
+// again at once while packets come. Returns how many bytes of it have changed.
+class Canaries : public IxgbeDomain {
+protected:
+	std::size_t changed(bool silenced)
+	{
+		std::vector<std::byte> packet(1000);
+
+		start(silenced, 0);
+		if (!channel)
+			return 0;
+		give_empty(0, 300);
+		kill(domain->pid(), SIGKILL);
+		EXPECT_TRUE(wait_until([&] { return !domain->statistics().running; }));
+		// It is this side's again: down for ever.
+		EXPECT_TRUE(wait_until([&] {
+			const auto back = channel->submit_and_poll({}, {}, 0);
+			return channel->lost() == 300;
+		}));
+		for (std::uint32_t frame = 0; frame < 300; frame++)
+			std::ranges::fill(channel->frame(frame), canary);
+		for (std::uint32_t n = 0; n < 200; n++) {
+			fill_packet(packet, mac, wire->mac, n);
+			EXPECT_TRUE(wire->send(packet));
+		}
+		std::this_thread::sleep_for(std::chrono::milliseconds(500));
+		std::size_t wrong = 0;
+
+		for (std::uint32_t frame = 0; frame < 300; frame++)
+			wrong += static_cast<std::size_t>(std::ranges::count_if(channel->frame(frame), [](std::byte byte) { return byte != canary; }));
+		return wrong;
+	}
+};
+
+TEST_F(Canaries, SurviveForTheDeviceIsSilencedFirst)
+{
+	EXPECT_EQ(changed(true), 0u);
+}
+
+// Or the test above would prove nothing.
+TEST_F(Canaries, DieIfItIsNot)
+{
+	EXPECT_GT(changed(false), 0u);
+}
+
+TEST_F(IxgbeDomain, SaysWhatIsWrong)
+{
+	start();
+	ASSERT_TRUE(channel);
+	std::vector<Packet> batch{{.frame = 1, .bytes = 13}, {.frame = 2, .bytes = 1515}};
+
+	EXPECT_EQ(error_of(calls->limits(1)), ENODEV);
+	EXPECT_EQ(error_of(calls->link(7)), ENODEV);
+	EXPECT_EQ(error_of(calls->open(0, 0)), EBUSY);
+	EXPECT_EQ(error_of(calls->open(0, 2)), ENODEV);
+	EXPECT_EQ(error_of(calls->open(1, 0)), ENODEV);
+	EXPECT_EQ(error_of(calls->submit_and_poll(0, 1, {}, 0)), EBADF);
+	EXPECT_EQ(error_of(calls->use({})), EBUSY);
+	// Packets that cannot be come back at once.
+	const auto back = channel->submit_and_poll({}, batch, 2);
+
+	ASSERT_TRUE(back) << words_of(back);
+	ASSERT_EQ(back->size(), 2u);
+	EXPECT_EQ((*back)[0].bytes + (*back)[1].bytes, 0u);
+	EXPECT_EQ(error_of(channel->submit_and_poll({}, std::vector<Packet>{{.frame = 9, .bytes = 0}, {.frame = 9, .bytes = 0}}, 0)), EINVAL);
+	EXPECT_EQ(error_of(channel->submit_and_poll({}, std::vector<Packet>{{.frame = 1 << 20, .bytes = 0}}, 0)), EINVAL);
+	EXPECT_EQ(domain->statistics().starts, 1u);
+}
+
+} // namespace
