@@ -276,28 +276,42 @@ class Beside:
         return found
 
 
+def print_host(name, new, seconds):
+    vm.print_progress(vm.Test(name, []), new, seconds)
+
+
+def run_server(name, example, targets, build):
+    """What a server's example has its tests in; the cases."""
+    cases = []
+    for target in targets:
+        title = f"{name}: {target}"
+        new, seconds = Beside.timed(run_here, (title, server(example, target, build, SERVER_SECONDS), SERVER_SECONDS + 60))
+        cases += new
+        print_host(title, new, seconds)
+    return cases
+
+
 def run_host(build, kernel, results):
-    """What needs no machine of its own; the cases."""
+    """What needs no machine of its own; the cases, and what goes on beside the virtual machines."""
     print("host", flush=True)
     cases = []
-
-    def progress(name, new, seconds):
-        vm.print_progress(vm.Test(name, []), new, seconds)
 
     def host(name, judge, *arguments):
         new, seconds = Beside.timed(judge, arguments)
         cases.extend(new)
-        progress(name, new, seconds)
+        print_host(name, new, seconds)
 
     # The runner's own tests boot guests too, if they know a kernel.
     os.environ["ORBIT_TEST_KERNEL"] = str(kernel)
     os.environ["ORBIT_TEST_BUILD"] = str(build)
-    # With an empty cache this fetches and compiles PostgreSQL, twice, and InnoDB.
-    servers = Beside(progress)
-    for name, example, target in (("postgres: vanilla", POSTGRES, "vanilla"), ("postgres: ported", POSTGRES, "ported"),
-                                  ("mysql: built", MYSQL, "built")):
-        servers.run(name, run_here, name, server(example, target, build, SERVER_BUILD_SECONDS), SERVER_BUILD_SECONDS + 60)
-    beside = Beside(progress)
+    def compile_server(process, name, example, target):
+        # With an empty cache this fetches the sources first.
+        process.run(name, run_here, name, server(example, target, build, SERVER_BUILD_SECONDS), SERVER_BUILD_SECONDS + 60)
+
+    servers = Beside(print_host)
+    for target in ("vanilla", "ported"):
+        compile_server(servers, f"postgres: {target}", POSTGRES, target)
+    beside = Beside(print_host)
     for directory in sorted({file.parent for file in HERE.glob("**/test_*.py")}):
         beside.run(directory.name, run_unittests, directory)
     beside.run("liborbit check", run_here, "liborbit check", [
@@ -336,12 +350,10 @@ def run_host(build, kernel, results):
                 host(f"portable, {tracker}, checked: {test.name}", run_example, test, tracker, "1")
 
     cases += servers.cases() + beside.cases()
-    for name, example, targets in (("postgres", POSTGRES, ("short-test", "short-regress", "short-demo")),
-                                   ("mysql", MYSQL, ("short-test", "short-demo"))):
-        for target in targets:
-            host(f"{name}: {target}", run_here, f"{name}: {target}",
-                 server(example, target, build, SERVER_SECONDS), SERVER_SECONDS + 60)
-    return cases
+    # InnoDB is wanted by no virtual machine, and these leave a processor half idle.
+    late = Beside(print_host)
+    compile_server(late, "mysql: built", MYSQL, "built")
+    return cases + run_server("postgres", POSTGRES, ("short-test", "short-regress", "short-demo"), build), late
 
 
 def run_on_kernel(build, kernel, off_kernel, results):
@@ -404,8 +416,9 @@ def main():
     if options.debug_kernel:
         cases = run_on_debug_kernel(options.build, options.debug_kernel, results)
     else:
-        cases = run_host(options.build, options.kernel, results)
+        cases, late = run_host(options.build, options.kernel, results)
         cases += run_on_kernel(options.build, options.kernel, options.off_kernel, results)
+        cases += late.cases() + run_server("mysql", MYSQL, ("short-test", "short-demo"), options.build)
     print()
     return vm.conclude(cases)
 
