@@ -27,13 +27,6 @@ constexpr std::size_t ring_alignment = 128;
 constexpr std::array<std::uint32_t, 10> rss_key{0x6d5a56da, 0x255b0ec2, 0x4167253d, 0x43a38fb0, 0xd0ca2bcb,
 						0xae7b30b4, 0x77cb2da3, 0x8030f20c, 0x6a42b73b, 0xbeac01fa};
 
-bool sensible(const PortOptions &options)
-{
-	return options.queues >= 1 && options.queues <= most_queues && options.entries >= 8 && options.entries <= most_entries &&
-	       options.entries % 8 == 0 && options.frame_bytes % 1024 == 0 && options.frame_bytes >= 1024 &&
-	       options.frame_bytes <= 15 * 1024 && options.longest >= 64 && options.longest <= options.frame_bytes;
-}
-
 } // namespace
 
 // Queues
@@ -176,6 +169,13 @@ std::span<std::uint32_t> Queue::sent(std::span<std::uint32_t> room)
 }
 
 // The port
+
+bool Port::possible(const PortOptions &options) noexcept
+{
+	return options.queues >= 1 && options.queues <= most_queues && options.entries >= 8 && options.entries <= most_entries &&
+	       options.entries % 8 == 0 && options.frame_bytes % 1024 == 0 && options.frame_bytes >= 1024 &&
+	       options.frame_bytes <= 15 * 1024 && options.longest >= 64 && options.longest <= options.frame_bytes;
+}
 
 std::size_t Port::memory_for(const PortOptions &options) noexcept
 {
@@ -393,7 +393,7 @@ void Port::arm(unsigned queue) noexcept
 result<std::unique_ptr<Port>> Port::start(const pci::Bar &registers, std::uint16_t device, std::span<std::byte> memory, std::uint64_t iova,
 					  const PortOptions &options)
 {
-	if (!sensible(options))
+	if (!possible(options))
 		return refused(-EINVAL, "no such queues, rings or frames can be");
 	if (iova % ring_alignment)
 		return refused(-EINVAL, "memory of rings that is not at a multiple of 128");

@@ -153,7 +153,10 @@ public:
 	static result<std::unique_ptr<Port>> start(const pci::Bar &registers, std::uint16_t device, std::span<std::byte> memory,
 						   std::uint64_t iova, const PortOptions &options);
 
-	/// Bytes of memory that the rings take.
+	/// Whether such queues, rings and frames can be.
+	static bool possible(const PortOptions &options) noexcept;
+
+	/// Bytes of memory that the rings take, if the options are possible.
 	static std::size_t memory_for(const PortOptions &options) noexcept;
 
 	Port(const Port &) = delete;

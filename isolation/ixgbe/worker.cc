@@ -43,7 +43,7 @@ result<void> Worker::start(std::int32_t descriptor, std::uint32_t device, const 
 
 	if (number == most_ports)
 		return failed(ENOSPC);
-	if (settings.queues > 16 || settings.entries > 4096) // memory_for() multiplies
+	if (!Port::possible(options)) // before memory_for() multiplies
 		return failed(EINVAL);
 	// What users lend is for all ports.
 	if (number && settings.frame_bytes != ports_[0]->settings.frame_bytes)

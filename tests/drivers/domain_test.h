@@ -6,9 +6,8 @@
 
 #include "domain.h"
 #include "machine.h"
+#include "prepared.h"
 #include "queue.h"
-
-#include <gtest/gtest.h>
 
 namespace {
 
@@ -24,13 +23,6 @@ using orbit::block::Request;
 namespace block = orbit::block;
 namespace nvme = orbit::nvme;
 
-// Before anything else: domains inherit the minimum.
-class Prepared : public testing::Environment {
-	void SetUp() override { ASSERT_TRUE(orbit::prepare()); }
-};
-const auto *const prepared = testing::AddGlobalTestEnvironment(new Prepared);
-
-constexpr std::byte canary{0xc5};
 const Zone data{0}, queues{1};
 
 } // namespace

@@ -22,33 +22,16 @@ struct Running {
 	explicit Running(PortOptions options = {}, unsigned count = 2048, std::span<const int> events = {})
 		: options(options), rings(Port::memory_for(options)), memory(std::size_t{count} * options.frame_bytes)
 	{
-		auto opened = Device::open(ports().at(0));
+		const std::uint64_t frames_iova = iova + (64 << 20);
+		const orbit::pci::DmaRange ranges[] = {{rings.span().data(), pages_of(rings), iova},
+						       {memory.span().data(), pages_of(memory), frames_iova}};
+		auto opened = open_device(ports().at(0), ranges, events);
 		if (!opened) {
 			ADD_FAILURE() << words_of(opened);
 			return;
 		}
-		device = std::move(*opened);
-		const std::uint64_t frames_iova = iova + (64 << 20);
-		for (const auto &range : {orbit::pci::DmaRange{rings.span().data(), pages_of(rings), iova},
-					  orbit::pci::DmaRange{memory.span().data(), pages_of(memory), frames_iova}})
-			if (auto mapped = device->map_dma(range); !mapped) {
-				ADD_FAILURE() << words_of(mapped);
-				return;
-			}
-		if (auto on = device->enable(); !on) {
-			ADD_FAILURE() << words_of(on);
-			return;
-		}
-		if (auto set = device->set_interrupts(events); !set) {
-			ADD_FAILURE() << words_of(set);
-			return;
-		}
-		auto mapped = Bar::map(device->descriptor(), 0);
-		if (!mapped) {
-			ADD_FAILURE() << words_of(mapped);
-			return;
-		}
-		bar.emplace(std::move(*mapped));
+		device = std::move(opened->device);
+		bar = std::move(opened->bar);
 		auto started = Port::start(*bar, device->identity().device, rings.span(), iova, options);
 		if (!started) {
 			ADD_FAILURE() << words_of(started);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The 82599's driver as a domain: packets go both ways, and what becomes of them and of memory when it is killed.
+#include "prepared.h"
 #include "wire.h"
 
 #include "domain.h"
@@ -24,13 +25,6 @@ using orbit::net::Packet;
 namespace ixgbe = orbit::ixgbe;
 namespace net = orbit::net;
 
-// Before anything else: domains inherit the minimum.
-class Prepared : public testing::Environment {
-	void SetUp() override { ASSERT_TRUE(orbit::prepare()); }
-};
-const auto *const prepared = testing::AddGlobalTestEnvironment(new Prepared);
-
-constexpr std::byte canary{0xc5};
 constexpr std::size_t frames_bytes = 4 << 20;
 const Zone frames{0}, rings{1};
 const net::Settings port{.queues = 2, .entries = 512, .frame_bytes = 2048, .longest = 1514, .promiscuous = false};

@@ -6,6 +6,7 @@
 #define ORBIT_TESTS_DRIVERS_MACHINE_H
 
 #include <orbit/interface.hpp>
+#include <orbit/pci.hpp>
 
 #include <algorithm>
 #include <cerrno>
@@ -18,6 +19,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <functional>
+#include <memory>
 #include <linux/pci_regs.h>
 #include <optional>
 #include <random>
@@ -143,6 +145,35 @@ inline bool set_present(const std::string &address, bool present)
 	if (fd >= 0)
 		close(fd);
 	return done;
+}
+
+/// A device that may do DMA, with its registers.
+struct Opened {
+	std::unique_ptr<orbit::pci::Device> device;
+	std::optional<orbit::pci::Bar> bar;
+};
+
+/// Opens a device that is bound to vfio-pci, lets it reach memory, and has its interrupts counted.
+inline orbit::result<Opened> open_device(const std::string &address, std::span<const orbit::pci::DmaRange> ranges, std::span<const int> events)
+{
+	Opened opened;
+	auto device = orbit::pci::Device::open(address);
+
+	if (!device)
+		return tl::unexpected(device.error());
+	opened.device = std::move(*device);
+	for (const orbit::pci::DmaRange &range : ranges)
+		if (auto mapped = opened.device->map_dma(range); !mapped)
+			return tl::unexpected(mapped.error());
+	if (auto on = opened.device->enable(); !on)
+		return tl::unexpected(on.error());
+	if (auto set = opened.device->set_interrupts(events); !set)
+		return tl::unexpected(set.error());
+	auto bar = orbit::pci::Bar::map(opened.device->descriptor(), 0);
+	if (!bar)
+		return tl::unexpected(bar.error());
+	opened.bar.emplace(std::move(*bar));
+	return opened;
 }
 
 /// The file of a controller's namespace, by Linux's driver; empty if it does not come.

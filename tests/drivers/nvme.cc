@@ -28,30 +28,14 @@ struct Running {
 	explicit Running(ControllerOptions options = {}, std::span<const int> events = {})
 		: pages(data_bytes + Controller::memory_for(options)), dma(pages.span(), iova)
 	{
-		auto opened = Device::open(address());
+		const orbit::pci::DmaRange range{pages.span().data(), pages.span().size(), iova};
+		auto opened = open_device(address(), {&range, 1}, events);
 		if (!opened) {
 			ADD_FAILURE() << words_of(opened);
 			return;
 		}
-		device = std::move(*opened);
-		if (auto mapped = device->map_dma({pages.span().data(), pages.span().size(), iova}); !mapped) {
-			ADD_FAILURE() << words_of(mapped);
-			return;
-		}
-		if (auto on = device->enable(); !on) {
-			ADD_FAILURE() << words_of(on);
-			return;
-		}
-		if (auto set = device->set_interrupts(events); !set) {
-			ADD_FAILURE() << words_of(set);
-			return;
-		}
-		auto mapped = Bar::map(device->descriptor(), 0);
-		if (!mapped) {
-			ADD_FAILURE() << words_of(mapped);
-			return;
-		}
-		bar.emplace(std::move(*mapped));
+		device = std::move(opened->device);
+		bar = std::move(opened->bar);
 		data = *dma.take(data_bytes, 4096);
 		auto started = Controller::start(*bar, dma, options);
 		if (!started) {
