@@ -136,8 +136,8 @@ std::uint64_t begin_to_serve(const void *argument, std::size_t size)
 				    .endpoint = made->endpoint.get(),
 				    .peer = creation.peer,
 				    .timeout = creation.timeout};
-	for (std::size_t i = 0; i < creation.nr_services; i++)
-		made->objects.push_back(creation.services[i].make(connection));
+	for (std::size_t i = 0; i < creation.nr_objects; i++)
+		made->objects.push_back(creation.objects[i].make(connection));
 	serving = made.release();
 	return 0;
 }

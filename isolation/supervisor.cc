@@ -300,12 +300,12 @@ private:
 class Domain::Body : public Recovery, public std::enable_shared_from_this<Body> {
 public:
 	static constexpr int ended = -EOWNERDEAD; // what calls over rings end with
-	static constexpr std::uint32_t objects = ~0U; // instead of a service: what it has passed
+	static constexpr std::uint32_t objects = ~0U; // instead of an object's number: what it has passed
 
 	// One process.
 	struct Instance {
 		std::shared_ptr<const Shared> ring_memory; // of all rings
-		std::vector<std::shared_ptr<RingTransport>> rings; // for each service; none if it is called otherwise
+		std::vector<std::shared_ptr<RingTransport>> rings; // for each object; none if it is called otherwise
 		std::shared_ptr<RingTransport> objects; // for those that it has passed; none if it passes none
 		std::shared_ptr<RingServer> to_here; // for its calls of those that were passed to it
 		std::shared_ptr<RingThreads> callbacks; // serve these
@@ -328,7 +328,7 @@ public:
 		}
 	};
 
-	// To a service of one process, or to the objects that it has passed.
+	// To an object of one process, or to those that it has passed.
 	class Way final : public isolation::PassedWay {
 	public:
 		Way(std::shared_ptr<Body> body, std::shared_ptr<Instance> instance, std::uint32_t service)
@@ -397,7 +397,7 @@ public:
 	};
 
 	Body(std::shared_ptr<Supervisor::Core> core, DomainOptions options, DomainId id)
-		: core_(std::move(core)), options_(std::move(options)), id_(id), status_(core_->status->domain[id])
+		: core_(std::move(core)), options_(std::move(options)), objects_(each_object(options_.services)), id_(id), status_(core_->status->domain[id])
 	{
 		status_.starts = 0;
 		status_.calls = 0;
@@ -408,13 +408,17 @@ public:
 		isolation::set_text(status_, status_.device, options_.device);
 		status_.silenced = 0;
 		status_.state = DomainState::starting;
-		for (const Service &service : options_.services)
+		for (const Service &service : options_.services) {
+			// In the registry is the first of its objects.
 			slots_.push_back(core_->registry.slot(service.interface->id, options_.name));
+			while (slots_.size() < objects_.size() && objects_[slots_.size()].interface == service.interface)
+				slots_.push_back(std::make_shared<Slot>());
+		}
 		if (std::any_of(options_.services.begin(), options_.services.end(),
 				[](const Service &service) { return service.interface->passes_objects; }))
 			passed_ = std::make_shared<PassedObjects>(false);
 		if (options_.via == Via::ring)
-			for (const Service &service : options_.services)
+			for (const Service &service : objects_)
 				shapes_.push_back({.message_bytes = static_cast<std::uint32_t>((service.interface->most_bytes + 63) / 64 * 64)});
 		if (passed_)
 			shapes_.insert(shapes_.end(), 2, isolation::passing_ring);
@@ -483,8 +487,8 @@ public:
 			return; // somebody has done all this
 		DomainReport report = describe(*instance_, end);
 		if (served) {
-			report.interface = options_.services[service].interface->name;
-			report.method = options_.services[service].interface->method_name(method);
+			report.interface = objects_[service].interface->name;
+			report.method = objects_[service].interface->method_name(method);
 		}
 		bury(report);
 		bool again = may_restart();
@@ -544,6 +548,7 @@ public:
 
 	const std::shared_ptr<Supervisor::Core> core_;
 	const DomainOptions options_;
+	const std::vector<Service> objects_; // each by itself, in the order of their services
 	const DomainId id_;
 	std::vector<std::shared_ptr<Slot>> slots_;
 	std::vector<RingShape> shapes_; // of all rings, in the order that isolation::Creation says
@@ -551,6 +556,15 @@ public:
 	DomainStatus &status_; // calls are counted there
 
 private:
+	static std::vector<Service> each_object(const std::vector<Service> &services)
+	{
+		std::vector<Service> objects;
+
+		for (const Service &service : services)
+			objects.insert(objects.end(), service.objects, service);
+		return objects;
+	}
+
 	// Makes a process, has it serve, and enters it in the registry. On an error all that the domain has is reclaimed.
 	result<void> make()
 	{
@@ -688,8 +702,8 @@ private:
 		creation.heap_bytes = core_->regions.memory.size();
 		creation.self = id_;
 		creation.peer = self;
-		creation.nr_services = options_.services.size();
-		std::copy(options_.services.begin(), options_.services.end(), creation.services);
+		creation.nr_objects = objects_.size();
+		std::copy(objects_.begin(), objects_.end(), creation.objects);
 		creation.timeout = options_.timeout;
 		creation.nr_rings = shapes_.size();
 		std::copy(shapes_.begin(), shapes_.end(), creation.shapes);
@@ -863,14 +877,14 @@ Domain::~Domain()
 	stop();
 }
 
-std::shared_ptr<Transport> Domain::transport(int service) const
+std::shared_ptr<Transport> Domain::transport(int number) const
 {
 	// Proxies use what their connection points to.
 	struct Kept {
 		isolation::SlotTransport transport;
 		std::shared_ptr<PassedObjects> passed;
 	};
-	auto kept = std::make_shared<Kept>(isolation::SlotTransport(body_->slots_[static_cast<std::size_t>(service)]), body_->passed_);
+	auto kept = std::make_shared<Kept>(isolation::SlotTransport(body_->slots_[static_cast<std::size_t>(number)]), body_->passed_);
 
 	return {kept, &kept->transport};
 }
@@ -885,12 +899,12 @@ std::shared_ptr<Recovery> Domain::recovery() const
 	return body_;
 }
 
-int Domain::find(std::uint64_t interface_id) const noexcept
+int Domain::find(std::uint64_t interface_id, unsigned object) const noexcept
 {
-	const auto &services = body_->options_.services;
+	const auto &objects = body_->objects_;
 
-	for (std::size_t i = 0; i < services.size(); i++)
-		if (services[i].interface->id == interface_id)
+	for (std::size_t i = 0; i < objects.size(); i++)
+		if (objects[i].interface->id == interface_id && !object--)
 			return static_cast<int>(i);
 	return -1;
 }
@@ -1013,17 +1027,19 @@ Supervisor::~Supervisor()
 result<std::unique_ptr<Domain>> Supervisor::start(DomainOptions options)
 {
 	std::set<std::uint64_t> ids;
+	std::uint64_t objects = 0;
 
 	if (options.deadline.count() <= 0)
 		return refused(-ETIMEDOUT, "the deadline has passed already");
-	if (options.services.empty() || options.services.size() > isolation::max_services)
-		return refused(-EINVAL, "a domain has 1 to 16 services");
 	for (const Service &service : options.services) {
-		if (!service.interface || !service.make)
+		if (!service.interface || !service.make || !service.objects)
 			return refused(-EINVAL, "a service is of nothing");
+		objects += service.objects;
 		if (!ids.insert(service.interface->id).second)
 			return refused(-EEXIST, "the domain would serve an interface twice");
 	}
+	if (!objects || objects > isolation::max_objects)
+		return refused(-EINVAL, "a domain has 1 to 64 objects that serve");
 	{
 		std::lock_guard lock(core_->mutex);
 		if (!core_->names.insert(options.name).second)

@@ -19,6 +19,9 @@ namespace orbit {
 struct Service {
 	const isolation::Interface *interface = nullptr;
 	std::shared_ptr<isolation::Skeleton> (*make)(const isolation::Connection &) = nullptr;
+	/// How many objects of it the domain makes. Over rings each has a ring and a thread of its own: who calls one does not
+	/// wait for who calls another.
+	unsigned objects = 1;
 };
 
 /// The service of a class that implements an interface: `orbit::service<EchoSkeleton, Echo>()`. In the domain an object
@@ -35,7 +38,7 @@ template <class Skeleton, class Object> constexpr Service service() noexcept
 
 namespace isolation {
 
-inline constexpr std::size_t max_services = 16;
+inline constexpr std::size_t max_objects = 64;
 
 /// What a domain is told when it is made: the argument of its first task.
 struct Creation {
@@ -44,13 +47,13 @@ struct Creation {
 	DomainId self;
 	DomainId peer; ///< Who calls.
 	std::chrono::nanoseconds timeout; ///< Of the domain's own calls, of objects that were passed to it.
-	std::size_t nr_services;
-	Service services[max_services];
-	/// One ring for each service if they are called so; and then, if objects are passed, one for those of the domain, and
+	std::size_t nr_objects;
+	Service objects[max_objects]; ///< Each by itself.
+	/// One ring for each object if they are called so; and then, if objects are passed, one for those of the domain, and
 	/// one for those of who calls.
 	std::byte *rings;
 	std::size_t nr_rings;
-	RingShape shapes[max_services + 2];
+	RingShape shapes[max_objects + 2];
 	bool passes_objects;
 	std::uint32_t generation; ///< Of the first object that it passes.
 };

@@ -96,15 +96,15 @@ enum class Via {
 	/// Each call is a task of its orbit. A message has 64 KiB at most, a reply 4 MiB. Calls are served one at a time, in
 	/// order; one that waits behind others when its deadline passes is not made, and the domain goes on.
 	call,
-	/// Over shared memory, see <orbit/ring.hpp>: fast if there is a core for each side. Each service has a thread of its
-	/// own. Who waits behind others is not told apart from who is not answered: at any deadline the domain is ended.
+	/// Over shared memory, see <orbit/ring.hpp>: fast if there is a core for each side. Each object of a service has a thread
+	/// of its own. Who waits behind others is not told apart from who is not answered: at any deadline the domain is ended.
 	ring,
 };
 
 /// What may be chosen for a domain.
 struct DomainOptions {
 	std::string name = {};         ///< For people, and for the registry; of the process "orbit:NAME".
-	std::vector<Service> services = {}; ///< At least one, at most 16.
+	std::vector<Service> services = {}; ///< At least one, and at most 64 objects of them all.
 	std::vector<ZonePart> parts = {};     ///< Zones that it has part in, none twice.
 	std::chrono::nanoseconds deadline = std::chrono::seconds(10); ///< Of its creation; each call of set_up has what is left.
 	std::chrono::nanoseconds timeout = std::chrono::seconds(1);   ///< Of each call, waiting behind others included.
@@ -141,14 +141,14 @@ public:
 	Domain &operator=(const Domain &) = delete;
 	~Domain();
 
-	/// A proxy or a shadow, as generated, for an interface that the domain serves. EPROTOTYPE: it does not. The
-	/// supervisor outlives it; the domain need not.
-	template <class Proxy> result<Proxy> proxy() const
+	/// A proxy or a shadow, as generated, for an interface that the domain serves, and of its objects number `object`.
+	/// EPROTOTYPE: it does not serve that, or has fewer. The supervisor outlives it; the domain need not.
+	template <class Proxy> result<Proxy> proxy(unsigned object = 0) const
 	{
-		const int service = find(Proxy::interface_.id);
+		const int service = find(Proxy::interface_.id, object);
 
 		if (service < 0)
-			return isolation::refused(-EPROTOTYPE, "the domain does not serve this interface");
+			return isolation::refused(-EPROTOTYPE, "the domain does not serve this interface, or has fewer objects of it");
 		if constexpr (std::is_constructible_v<Proxy, std::shared_ptr<isolation::Transport>, const isolation::Connection &,
 						      std::shared_ptr<isolation::Recovery>>)
 			return result<Proxy>(tl::in_place, transport(service), connection(), recovery());
@@ -156,14 +156,14 @@ public:
 			return result<Proxy>(tl::in_place, transport(service), connection());
 	}
 
-	/// What proxies are made of: the way to the object of a service, by its number; it leads to whatever domain serves
-	/// when a call is made.
-	std::shared_ptr<isolation::Transport> transport(int service) const;
+	/// What proxies are made of: the way to an object, by its number among those of all services; it leads to whatever
+	/// domain serves when a call is made.
+	std::shared_ptr<isolation::Transport> transport(int number) const;
 	isolation::Connection connection() const;
 	std::shared_ptr<isolation::Recovery> recovery() const;
 
-	/// The number of the service that has this interface; -1 if there is none.
-	int find(std::uint64_t interface_id) const noexcept;
+	/// The number of an object of the service that has this interface; -1 if there is none.
+	int find(std::uint64_t interface_id, unsigned object = 0) const noexcept;
 
 	/// Ends it for good: its process is killed, and what it had is taken back. Calls fail with EHOSTDOWN. Waits for the
 	/// end of calls that it has made of the main program's objects, unless it is called in one.
@@ -199,7 +199,7 @@ public:
 
 	/// Makes a domain, and returns when it serves. Then it is in the registry.
 	///
-	/// What is refused has changed nothing. EINVAL: no service, more than 16 or one of nothing, or a zone that there
+	/// What is refused has changed nothing. EINVAL: no service, more than 64 objects or a service of nothing, or a zone that there
 	/// is not; EEXIST: a zone, an
 	/// interface, or the name of a domain twice; ETIMEDOUT: the deadline, which may be zero; ENOSPC: a zone is full; EAGAIN: there are as many domains as there may be; ECONNRESET: it died while it was created; ENXIO:
 	/// orbit_prepare() was not called; others as orbit_create(), or what set_up returned.

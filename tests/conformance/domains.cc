@@ -878,6 +878,43 @@ TEST_F(DomainsOverRings, EachServiceHasAThreadOfItsOwn)
 	EXPECT_EQ(domain.statistics().starts, 1U);
 }
 
+TEST_F(DomainsOverRings, EachObjectOfAServiceHasAThreadOfItsOwn)
+{
+	DomainOptions chosen = options();
+	chosen.services[0].objects = 3;
+	chosen.services.push_back(orbit::service<OtherSkeleton, BornTo<Harm::none>>());
+	Domain &domain = start(chosen);
+	WorkerProxy second = *domain.proxy<WorkerProxy>(1), third = *domain.proxy<WorkerProxy>(2);
+	int error = 0;
+	std::thread caller = busy(domain, 1'000'000, Harm::none, &error);
+
+	EXPECT_EQ(second.add(1), 1U) << "it does not wait behind the first";
+	EXPECT_EQ(third.add(2), 2U) << "it is another object";
+	EXPECT_EQ(second.add(3), 4U);
+	EXPECT_EQ(error_of(domain.proxy<OtherProxy>()->nothing()), 0) << "services come after one another";
+	EXPECT_EQ(error_of(domain.proxy<WorkerProxy>(3)), EPROTOTYPE);
+	EXPECT_EQ(error_of(domain.proxy<OtherProxy>(1)), EPROTOTYPE);
+	EXPECT_EQ(supervisor->registry().size(), 2U) << "with the first of each service";
+	domain.stop();
+	caller.join();
+	EXPECT_TRUE(error == ECONNRESET || error == EHOSTDOWN) << error;
+	EXPECT_EQ(error_of(second.add(1)), EHOSTDOWN);
+}
+
+TEST_F(DomainsOverRings, ARestartBringsAllObjectsOfAService)
+{
+	DomainOptions chosen = restarting();
+	chosen.services[0].objects = 2;
+	Domain &domain = start(chosen);
+	WorkerProxy first = proxy(domain), second = *domain.proxy<WorkerProxy>(1);
+
+	ASSERT_EQ(second.add(1), 1U);
+	EXPECT_EQ(error_of(second.harm(Harm::crash)), ECONNRESET);
+	EXPECT_EQ(reports.at(0).method, "harm");
+	EXPECT_EQ(first.add(2), 2U);
+	EXPECT_EQ(second.add(3), 3U) << "by a new process";
+}
+
 TEST_F(DomainsOverRings, D3_ACrashIsAnErrorOfThisSideAndAReport)
 {
 	Domain &domain = start(restarting());
@@ -950,7 +987,8 @@ TEST_F(DomainsRefused, OptionsThatMakeNoSense)
 
 	refused_for(EINVAL, [](DomainOptions &o) { o.services.clear(); });
 	refused_for(EINVAL, [](DomainOptions &o) { o.services = {{}}; });
-	refused_for(EINVAL, [](DomainOptions &o) { o.services.resize(17, o.services[0]); });
+	refused_for(EINVAL, [](DomainOptions &o) { o.services[0].objects = 65; });
+	refused_for(EINVAL, [](DomainOptions &o) { o.services[0].objects = 0; });
 	refused_for(EEXIST, [](DomainOptions &o) { o.services.push_back(o.services[0]); });
 	refused_for(EEXIST, [](DomainOptions &o) { o.parts.push_back({Zone{0}, 0}); });
 	refused_for(EINVAL, [](DomainOptions &o) { o.parts = {{Zone{1}, 0}}; });
