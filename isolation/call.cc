@@ -135,7 +135,8 @@ std::uint64_t begin_to_serve(const void *argument, std::size_t size)
 	const Connection connection{.capabilities = made->passed.get(),
 				    .endpoint = made->endpoint.get(),
 				    .peer = creation.peer,
-				    .timeout = creation.timeout};
+				    .timeout = creation.timeout,
+				    .counters = creation.counters};
 	for (std::size_t i = 0; i < creation.nr_objects; i++)
 		made->objects.push_back(creation.objects[i].make(connection));
 	serving = made.release();

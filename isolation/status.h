@@ -19,6 +19,7 @@ inline constexpr std::uint64_t status_magic = 0x3173756174736f2a;
 // What files are called: with the number of the supervisor in its program; of the heap's, with which part it is, too.
 inline constexpr char status_name[] = "orbit-domains:";
 inline constexpr char heap_name[] = "orbit-heap:";
+inline constexpr char counters_name[] = "orbit-device:"; // likewise, with the domain's number: a DeviceCounters
 
 enum class DomainState : std::uint32_t { none, starting, serving, down };
 

@@ -30,6 +30,7 @@ namespace orbit {
 using isolation::CallEnd;
 using isolation::Census;
 using isolation::Connection;
+using isolation::DeviceCounters;
 using isolation::DomainId;
 using isolation::DomainState;
 using isolation::DomainStatus;
@@ -192,7 +193,10 @@ std::string DomainReport::message() const
 // What a supervisor has; domains and their transports keep it.
 class Supervisor::Core {
 public:
-	Core(Regions memory, Heap made) : regions(std::move(memory)), heap(std::move(made)) {}
+	Core(Regions memory, Heap made, unsigned number_of_supervisor)
+		: number(number_of_supervisor), regions(std::move(memory)), heap(std::move(made))
+	{
+	}
 
 	// A number for a domain, with part in its zones.
 	result<DomainId> add(const std::vector<ZonePart> &parts)
@@ -253,6 +257,7 @@ public:
 	bool is_elsewhere() const noexcept { return getpid() != pid; }
 
 	const pid_t pid = getpid();
+	const unsigned number; // among the program's supervisors
 	Regions regions;
 	Heap heap;
 	std::mutex mutex; // heap, taken, names
@@ -466,6 +471,15 @@ public:
 	{
 		std::lock_guard lock(mutex_);
 
+		if (!options_.device.empty()) {
+			const std::string name = isolation::counters_name + std::to_string(core_->number) + ":" + std::to_string(id_);
+			auto memory = Shared::create(sizeof(DeviceCounters), name.c_str());
+
+			if (!memory)
+				return as_result(memory.error(), "there is no memory for what the driver says");
+			counters_.emplace(std::move(*memory));
+		}
+
 		return make();
 	}
 
@@ -618,6 +632,8 @@ private:
 				return error;
 			grants.emplace_back(*instance.ring_memory, Rights::write);
 		}
+		if (counters_)
+			grants.emplace_back(*counters_, Rights::write);
 		auto orbit = Orbit::create({.name = options_.name.empty() ? nullptr : options_.name.c_str(),
 					    .keep_fds = options_.keep_fds,
 					    .keep_threads = passed_ != nullptr, // which serve its objects
@@ -710,6 +726,8 @@ private:
 		creation.rings = shapes_.empty() ? nullptr : instance.ring_memory->data();
 		creation.passes_objects = passed_ != nullptr;
 		creation.generation = static_cast<std::uint32_t>(instance.number << 20); // objects of another process are others
+
+		creation.counters = counters_ ? reinterpret_cast<DeviceCounters *>(counters_->data()) : nullptr;
 
 		const auto left = std::chrono::nanoseconds(deadline - Clock::now()).count();
 		if (left <= 0) {
@@ -829,6 +847,7 @@ private:
 	std::shared_ptr<Instance> instance_; // none: it is down
 	std::optional<DomainReport> last_report_;
 	std::deque<Clock::time_point> restarts_;
+	std::optional<Shared> counters_; // a driver's
 	std::vector<std::weak_ptr<RingThreads>> callbacks_; // of all its processes
 	std::atomic<std::uint64_t> starts_{0};
 	bool stopped_ = false; // for ever
@@ -969,7 +988,7 @@ result<std::unique_ptr<Supervisor>> Supervisor::create(const SupervisorOptions &
 	if (!heap)
 		return tl::unexpected(heap.error());
 
-	auto core = std::make_shared<Core>(std::move(*regions), std::move(*heap));
+	auto core = std::make_shared<Core>(std::move(*regions), std::move(*heap), number);
 	core->most = domains;
 	core->report = options.report;
 	if (core->event.get() < 0)

@@ -13,6 +13,8 @@
 #include <orbit/ring.hpp>
 #include <orbit/rref.hpp>
 
+#include <atomic>
+
 namespace orbit {
 
 /// An interface that a domain serves, and the function that makes the implementation there.
@@ -40,6 +42,19 @@ namespace isolation {
 
 inline constexpr std::size_t max_objects = 64;
 
+/// What a driver says of its device, for people who watch (orbitctl(1)): in memory that its domain writes, through all its
+/// processes. Nobody relies on it. Zero: nothing is said.
+struct DeviceCounters {
+	static constexpr std::size_t most_queues = 63;
+	struct alignas(64) Queue {
+		std::atomic<std::uint64_t> requests; ///< That have ended, or whatever the device has to do.
+		std::atomic<std::uint64_t> errors;   ///< Of these.
+	};
+	alignas(64) std::atomic<std::uint32_t> queues; ///< That it uses.
+	Queue queue[most_queues];
+};
+static_assert(sizeof(DeviceCounters) == 4096);
+
 /// What a domain is told when it is made: the argument of its first task.
 struct Creation {
 	std::byte *heap;
@@ -56,6 +71,7 @@ struct Creation {
 	RingShape shapes[max_objects + 2];
 	bool passes_objects;
 	std::uint32_t generation; ///< Of the first object that it passes.
+	DeviceCounters *counters; ///< Null: it drives no device.
 };
 
 /// The first task: the domain attaches to the heap and makes its objects. An orbit_entry; its value is 0 or an errno

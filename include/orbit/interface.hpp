@@ -222,12 +222,15 @@ public:
 	virtual int accept(const Capability &capability, std::uint64_t type, std::shared_ptr<Transport> *transport) = 0;
 };
 
+struct DeviceCounters; // <orbit/call.hpp>
+
 /// What a proxy or a skeleton knows of the other side; what it points to outlives both.
 struct Connection {
 	Capabilities *capabilities = nullptr;       ///< For interfaces as arguments; may be null without.
 	Endpoint *endpoint = nullptr;               ///< For rrefs as arguments; may be null without.
 	DomainId peer = 0;                          ///< The other side.
 	std::chrono::nanoseconds timeout = std::chrono::seconds(1); ///< Of each call.
+	DeviceCounters *counters = nullptr;         ///< In a domain that drives a device: for it to write.
 };
 
 /// An error of this side, from a negative errno value.

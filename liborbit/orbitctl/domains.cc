@@ -3,6 +3,8 @@
 
 #include "../../isolation/status.h"
 
+#include <orbit/call.hpp>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -19,6 +21,7 @@ namespace orbitctl {
 namespace {
 
 using orbit::isolation::Census;
+using orbit::isolation::DeviceCounters;
 using orbit::isolation::DomainState;
 using orbit::isolation::DomainStatus;
 using orbit::isolation::SupervisorStatus;
@@ -133,6 +136,29 @@ bool read_domain(const File &file, std::uint64_t at, Domain *domain)
 	return false;
 }
 
+// What a driver has written, at its will.
+void read_counters(const File &file, Domain *domain)
+{
+	alignas(DeviceCounters) std::byte bytes[sizeof(DeviceCounters)];
+
+	if (!file.read(bytes, sizeof(bytes), 0))
+		return;
+	const auto &counters = *std::launder(reinterpret_cast<const DeviceCounters *>(bytes));
+	const std::uint64_t queues = std::min<std::uint64_t>(counters.queues, DeviceCounters::most_queues);
+	std::uint64_t requests = 0, errors = 0;
+
+	if (!queues)
+		return;
+	// Those of all: a process before may have had more.
+	for (const DeviceCounters::Queue &queue : counters.queue) {
+		requests += queue.requests;
+		errors += queue.errors;
+	}
+	domain->queues = queues;
+	domain->requests = requests;
+	domain->errors = errors;
+}
+
 // Of a heap whose first parts these are. False: they are none, or have become others.
 bool take_census(const std::deque<File> &parts, std::uint64_t bytes, Census *census)
 {
@@ -160,6 +186,8 @@ bool SupervisorFiles::add(int fd, std::string_view link)
 		statuses_.push_back(found);
 	else if (parse(link, orbit::isolation::heap_name, true, &found.supervisor, &found.part))
 		heaps_.push_back(found);
+	else if (parse(link, orbit::isolation::counters_name, true, &found.supervisor, &found.part))
+		counters_.push_back(found);
 	else
 		return false;
 	return true;
@@ -205,6 +233,10 @@ std::vector<Domain> SupervisorFiles::read(const std::filesystem::path &fds) cons
 				domain.owned = census.owned[id];
 				domain.lent = census.lent[id];
 			}
+			const auto counters = std::find_if(counters_.begin(), counters_.end(),
+							   [&](const Found &found) { return same(found) && found.part == id; });
+			if (!domain.device.empty() && counters != counters_.end())
+				read_counters(File(fds / std::to_string(counters->fd)), &domain);
 			all.push_back(std::move(domain));
 		}
 	}

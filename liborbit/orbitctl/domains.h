@@ -22,6 +22,8 @@ struct Domain {
 	std::string last_end; // empty if it has not died
 	std::string device;   // empty if it drives none
 	Number silenced;      // how often that was made silent
+	// What the driver says, which may be anything; none if it says nothing.
+	Number queues, requests, errors;
 };
 
 // The files of a process that are supervisors'.
@@ -37,7 +39,7 @@ private:
 		unsigned supervisor, part;
 		int fd;
 	};
-	std::vector<Found> statuses_, heaps_;
+	std::vector<Found> statuses_, heaps_, counters_;
 };
 
 } // namespace orbitctl

@@ -148,7 +148,10 @@ Json to_json(const Domain &domain)
 		{"lent", to_json(domain.lent)},
 		{"last_end", domain.last_end.empty() ? Json() : Json(domain.last_end)},
 		{"device", domain.device.empty() ? Json() : Json(domain.device)},
-		{"silenced", to_json(domain.silenced)}};
+		{"silenced", to_json(domain.silenced)},
+		{"queues", to_json(domain.queues)},
+		{"requests", to_json(domain.requests)},
+		{"errors", to_json(domain.errors)}};
 }
 
 template <class T> Json to_json(const std::vector<T> &all)
@@ -280,10 +283,14 @@ void print_text(std::ostream &out, const Process &process)
 		tasks.print(out, "rllrr");
 	if (domains.size())
 		domains.print(out, "lrllrrrrr");
-	for (const Domain &domain : process.domains)
-		if (!domain.device.empty())
-			out << name_or_dash(domain.name) << ": drives " << printable(domain.device) << ", silenced " << show(domain.silenced)
-			    << " times\n";
+	for (const Domain &domain : process.domains) {
+		if (domain.device.empty())
+			continue;
+		out << name_or_dash(domain.name) << ": drives " << printable(domain.device) << ", silenced " << show(domain.silenced) << " times\n";
+		if (domain.queues)
+			out << name_or_dash(domain.name) << ": its driver says: " << *domain.queues << (*domain.queues == 1 ? " queue, " : " queues, ")
+			    << show(domain.requests) << " requests, " << show(domain.errors) << " errors\n";
+	}
 	for (const Domain &domain : process.domains)
 		if (!domain.last_end.empty())
 			out << name_or_dash(domain.name) << ": last end: " << printable(domain.last_end) << '\n';

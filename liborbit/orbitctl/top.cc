@@ -100,7 +100,7 @@ private:
 };
 
 struct Before {
-	Number calls, pid;
+	Number calls, pid, requests;
 	std::optional<Load> load;
 };
 
@@ -142,7 +142,7 @@ std::string time_of_day()
 	return text;
 }
 
-// The second table; nothing if there are no domains.
+// The second table, and that of the devices that domains drive; nothing if there are no domains.
 std::string draw_domains(const Processes &processes, const std::vector<Process> &all, double seconds, std::size_t width,
 			 Memory *memory)
 {
@@ -150,6 +150,7 @@ std::string draw_domains(const Processes &processes, const std::vector<Process> 
 	std::map<std::pair<int, int>, Before> now;
 	Table table({"MAIN", "PROGRAM", "DOMAIN", "PID", "STATE", "CALLS/S", "CALLS", "FAILED", "STARTS", "OWNS", "LENDS",
 		     "CPU%", "MEMORY", "LAST END"});
+	Table devices({"MAIN", "DOMAIN", "DEVICE", "QUEUES", "IO/S", "REQUESTS", "ERRORS", "RESETS"});
 
 	for (const Process &process : all)
 		for (std::size_t i = 0; i < process.domains.size(); i++) {
@@ -164,12 +165,20 @@ std::string draw_domains(const Processes &processes, const std::vector<Process> 
 				   show(domain.starts), show(domain.owned), show(domain.lent),
 				   show_cpu(load, before.pid == domain.pid ? before.load : std::nullopt, seconds),
 				   load ? show_bytes(load->resident) : "-", printable(domain.last_end)});
-			now[key] = {domain.calls, domain.pid, load};
+			if (!domain.device.empty())
+				devices.add({std::to_string(process.pid), name_or_dash(domain.name), printable(domain.device),
+					     show(domain.queues), show_rate(domain.requests, before.requests, seconds),
+					     show(domain.requests), show(domain.errors), show(domain.silenced)});
+			now[key] = {domain.calls, domain.pid, domain.requests, load};
 		}
 	memory->domains = std::move(now);
 	if (table.size()) {
 		out << '\n';
 		table.print(out, "rllrlrrrrrrrrl", width);
+	}
+	if (devices.size()) {
+		out << '\n';
+		devices.print(out, "rllrrrrr", width);
 	}
 	return out.str();
 }
@@ -209,7 +218,7 @@ std::string draw(const Processes &processes, const std::vector<Process> &all, st
 			   show(orbit.failed), show(orbit.restarts),
 			   show_cpu(load, same_process ? before.load : std::nullopt, seconds),
 			   load ? show_bytes(load->resident) : "-", printable(describe_end(orbit))});
-		now[key] = {orbit.calls, orbit.pid, load};
+		now[key] = {orbit.calls, orbit.pid, {}, load};
 	}
 	memory->orbits = std::move(now);
 

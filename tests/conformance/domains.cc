@@ -124,6 +124,26 @@ public:
 	orbit::result<void> nothing() override { return {}; }
 };
 
+// Of a driver, whose device has done something each time that it is called.
+class Driving : public Other {
+public:
+	explicit Driving(orbit::isolation::DeviceCounters &counters) : counters_(counters) { counters_.queues = 2; }
+	orbit::result<void> nothing() override
+	{
+		counters_.queue[0].requests += 5;
+		counters_.queue[1].requests += 2;
+		counters_.queue[1].errors += 1;
+		return {};
+	}
+
+private:
+	orbit::isolation::DeviceCounters &counters_;
+};
+constexpr orbit::Service driving{&OtherSkeleton::interface_,
+				 [](const orbit::isolation::Connection &connection) -> std::shared_ptr<orbit::isolation::Skeleton> {
+					 return std::make_shared<OtherSkeleton>(std::make_shared<Driving>(*connection.counters), connection);
+				 }};
+
 // What a domain that is out of its mind answers; add() says which.
 constexpr int madnesses = 9;
 
@@ -336,6 +356,8 @@ TEST_F(D2_OneOwner, OrbitctlShowsWhatDomainsDoAndHave)
 	once.via = orbit::Via::ring;
 	once.device = "0000:00:03.0";
 	once.silence = [] { return orbit::result<void>(); };
+	once.services.push_back(driving);
+	once.restarts = {.most = 1, .within = 1h};
 	Domain &domain = start(restarting()), &other = start(once);
 	WorkerProxy worker = proxy(domain);
 
@@ -352,6 +374,12 @@ TEST_F(D2_OneOwner, OrbitctlShowsWhatDomainsDoAndHave)
 	EXPECT_TRUE(seen("worker")["silenced"].is_null());
 	EXPECT_EQ(seen("once")["device"], "0000:00:03.0");
 	EXPECT_EQ(seen("once")["silenced"], 0);
+	EXPECT_TRUE(seen("worker")["queues"].is_null());
+	EXPECT_EQ(seen("once")["queues"], 2);
+	EXPECT_EQ(seen("once")["requests"], 0);
+	ASSERT_TRUE(other.proxy<OtherProxy>()->nothing());
+	EXPECT_EQ(seen("once")["requests"], 7);
+	EXPECT_EQ(seen("once")["errors"], 1);
 
 	EXPECT_EQ(error_of(worker.harm(Harm::crash)), ECONNRESET);
 	EXPECT_EQ(seen("worker")["state"], "serving");
@@ -363,9 +391,14 @@ TEST_F(D2_OneOwner, OrbitctlShowsWhatDomainsDoAndHave)
 
 	EXPECT_EQ(seen("once")["via"], "ring");
 	EXPECT_EQ(error_of(proxy(other).harm(Harm::exit)), ECONNRESET);
+	EXPECT_EQ(seen("once")["silenced"], 1);
+	ASSERT_TRUE(other.proxy<OtherProxy>()->nothing());
+	EXPECT_EQ(seen("once")["requests"], 14) << "of the process before, too";
+	EXPECT_EQ(error_of(proxy(other).harm(Harm::exit)), ECONNRESET);
 	EXPECT_EQ(seen("once")["state"], "down");
 	EXPECT_TRUE(seen("once")["pid"].is_null());
-	EXPECT_EQ(seen("once")["silenced"], 1);
+	EXPECT_EQ(seen("once")["silenced"], 2);
+	EXPECT_EQ(seen("once")["requests"], 14);
 	other.stop();
 	EXPECT_TRUE(seen("once").is_null());
 }

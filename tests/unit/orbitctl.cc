@@ -6,6 +6,7 @@
 #include "../../liborbit/orbitctl/command.h"
 #include "../../liborbit/orbitctl/show.h"
 
+#include <orbit/call.hpp>
 #include <orbit/orbit.h>
 
 #include <cstdlib>
@@ -333,7 +334,7 @@ TEST(Orbitctl_Domains, FilesThatMakeNoSense)
 
 	// What is asked for is not there, or is not one file's number.
 	for (const char *name : {"orbit-domains:", "orbit-domains:x", "orbit-domains:1:2", "orbit-domains:0 ", "orbit-heap:0",
-				 "orbit-heap:0:0:0", "orbit-domains:99999999999999999999"})
+				 "orbit-heap:0:0:0", "orbit-domains:99999999999999999999", "orbit-device:0", "orbit-device:0:0:0"})
 		ASSERT_TRUE(make(name, 4096));
 	EXPECT_TRUE(list().empty());
 	ASSERT_TRUE(make("orbit-domains:0", 0));
@@ -354,6 +355,32 @@ TEST(Orbitctl_Domains, FilesThatMakeNoSense)
 	EXPECT_EQ(list()[0].name, std::string(64, 'n'));
 	EXPECT_EQ(list()[0].state, "down");
 	EXPECT_EQ(list()[0].owned, std::nullopt) << "there is no heap";
+
+	// What a driver says, who may say anything.
+	ASSERT_TRUE(make("orbit-device:0:1", sizeof(DeviceCounters)));
+	ASSERT_TRUE(make("orbit-device:1:2", sizeof(DeviceCounters)));
+	ASSERT_TRUE(make("orbit-device:0:2", sizeof(DeviceCounters) - 1));
+	const int said = files.back();
+	auto counters = std::make_unique<DeviceCounters>();
+	std::memset(static_cast<void *>(counters.get()), 0xff, sizeof(*counters));
+	ASSERT_EQ(pwrite(said, counters.get(), sizeof(*counters) - 1, 0), ssize_t{sizeof(*counters) - 1});
+	EXPECT_EQ(list()[0].queues, std::nullopt) << "it drives nothing";
+	std::memcpy(status->domain[2].device, "device", 7);
+	ASSERT_EQ(pwrite(file, status.get(), sizeof(*status), 0), ssize_t{sizeof(*status)});
+	EXPECT_EQ(list()[0].device, "device");
+	EXPECT_EQ(list()[0].queues, std::nullopt) << "it is too short";
+	ASSERT_EQ(pwrite(said, counters.get(), sizeof(*counters), 0), ssize_t{sizeof(*counters)});
+	EXPECT_EQ(list()[0].queues, std::uint64_t{DeviceCounters::most_queues});
+	EXPECT_TRUE(list()[0].requests && list()[0].errors);
+	std::ostringstream drawn, problems;
+	EXPECT_EQ(orbitctl::run({"top", "-n", "1", std::to_string(getpid())}, drawn, problems), 0);
+	EXPECT_NE(drawn.str().find("IO/S"), std::string::npos) << drawn.str();
+	counters->queues = 0;
+	ASSERT_EQ(pwrite(said, counters.get(), sizeof(*counters), 0), ssize_t{sizeof(*counters)});
+	EXPECT_EQ(list()[0].queues, std::nullopt) << "it says nothing";
+	counters->queues = 1;
+	ASSERT_EQ(pwrite(said, counters.get(), sizeof(*counters), 0), ssize_t{sizeof(*counters)});
+
 	ASSERT_TRUE(make("orbit-heap:0:0", 1 << 20));
 	const int heap = files.back();
 	ASSERT_TRUE(make("orbit-heap:0:1", std::size_t{1} << 50));
