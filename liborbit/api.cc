@@ -7,6 +7,7 @@
 #include "common/fork_copy.h"
 #include "common/futex.h"
 #include "common/memory_limit.h"
+#include "common/scan.h"
 #include "common/sharing.h"
 #include "internal.h"
 
@@ -950,6 +951,26 @@ int orbit_send_operation(uint64_t id, const void *args, size_t size) noexcept
 int orbit_send_pages(void *start, size_t size) noexcept
 {
 	return send(ORBIT_UPDATE_PAGES, reinterpret_cast<std::uintptr_t>(start), start, size);
+}
+
+int orbit_scan(const orbit_range *ranges, size_t nr_ranges, orbit_scan_fn fn, void *user, const orbit_scan_options *opts,
+	       orbit_scanned *out) noexcept
+{
+	const Entered here;
+	orbit_scan_options options;
+	orbit_scanned scanned{};
+
+	if (here.error())
+		return here.error();
+	if (const int err = check_out_size(out))
+		return err;
+	if (const int err = copy_options(&options, opts))
+		return err;
+
+	const int result = scan(ranges, nr_ranges, fn, user, options, &scanned);
+
+	copy_out(out, scanned);
+	return result;
 }
 
 uint64_t orbit_deadline(uint64_t timeout_ns) noexcept

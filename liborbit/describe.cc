@@ -45,6 +45,12 @@ constexpr Words all_words[] = {
 	{ENXIO, in(ORBIT_STEP_CREATE),
 	 "orbit_prepare() has not been called, or its process is gone, or a module was loaded after it"},
 	{ENXIO, in(ORBIT_STEP_SEND), "these pages are not in one pool that the task sees"},
+	{ENXIO, in(ORBIT_STEP_SCAN), "a range is not in one pool that the task sees"},
+	{EALREADY, in(ORBIT_STEP_SCAN), "the task is done with a part of a range"},
+	{EBUSY, in(ORBIT_STEP_SCAN), "called by the function of a scan"},
+	{EPERM, in(ORBIT_STEP_SCAN), "only the thread that runs a task can scan"},
+	{EINVAL, in(ORBIT_STEP_SCAN), "a range is not of whole pages, or overlaps another, or an argument is malformed"},
+	{ECANCELED, in(ORBIT_STEP_SCAN), "the function has ended the scan"},
 	{ENXIO, everywhere, "a pool is not mapped: the program has unmapped it itself"},
 	{EPERM, in(ORBIT_STEP_CREATE, ORBIT_STEP_PREPARE, ORBIT_STEP_POOL, ORBIT_STEP_SETUP),
 	 "not possible in an orbit; or refused by a filter, a limit or a security module"},
@@ -251,7 +257,7 @@ int orbit_describe(const orbit_outcome *out, char *buf, size_t len) noexcept
 
 int orbit_describe_error(int error, orbit_step step, char *buf, size_t len) noexcept
 {
-	if ((len && !buf) || static_cast<unsigned>(step) > ORBIT_STEP_SHARE)
+	if ((len && !buf) || static_cast<unsigned>(step) > ORBIT_STEP_SCAN)
 		return -EINVAL;
 	if (error < 0 && error != INT_MIN)
 		error = -error;

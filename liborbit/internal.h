@@ -32,6 +32,18 @@ struct Call {
 	const orbit_call_options *options;
 };
 
+// What a scan tells and asks now and then.
+struct ScanStep {
+	std::uintptr_t pool; // an address in it; all that follows is in that
+	const orbit_range *done; // will not be read again
+	std::size_t nr_done;
+	orbit_range *held; // gets what is held for the task, and was not told yet, the oldest first
+	std::size_t nr_held; // up to so many; then, so many
+	std::uintptr_t ahead; // will be read next
+	std::size_t ahead_bytes;
+	bool again; // tell of what was told before, too
+};
+
 struct CheckState;
 struct Sharing;
 
@@ -91,6 +103,11 @@ struct Backend {
 	// In the process of an orbit.
 	int (*send)(orbit_update_kind kind, std::uint64_t target, const void *data,
 		    std::size_t length);
+	// For scans. Is a range in the pool that an address is in, as the task sees it? 0 or -errno.
+	int (*scan_check)(std::uintptr_t pool, std::uintptr_t start, std::size_t bytes);
+	int (*scan_step)(ScanStep *step);
+	// Are versions of pages held for a task, and given up by the step?
+	bool (*scan_holds)();
 };
 
 extern const Backend kernel_backend;

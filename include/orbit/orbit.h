@@ -107,6 +107,10 @@ typedef uint64_t (*orbit_entry)(const void *arg, size_t arg_size);
 /* ORBIT_INHERIT_MINIMAL. */
 #define ORBIT_FEATURE_MINIMAL (1ULL << 34)
 #define ORBIT_FEATURE_LITTLE ORBIT_FEATURE_MINIMAL /* its name until 0.1 */
+/* Scans give up what they are done with, see orbit_scan(). */
+#ifndef ORBIT_FEATURE_SCAN
+#define ORBIT_FEATURE_SCAN (1ULL << 5)
+#endif
 
 /**
  * struct orbit_probe_info - what orbit_probe() found
@@ -1029,6 +1033,88 @@ struct orbit_refusal {
 ORBIT_API int orbit_targets_refusal(const struct orbit_targets *targets, size_t back,
 				    struct orbit_refusal *out) ORBIT_NOTHROW;
 
+/* ---- Scans: tasks that look at each item once ------------------------------- */
+
+/**
+ * orbit_scan_fn - looks at a unit of what is scanned
+ * @user: From orbit_scan().
+ * @unit: Its first byte.
+ * @size: How many there are.
+ *
+ * When it returns, the scan is done with the unit: from then on a read of it raises SIGBUS,
+ * at the latest when orbit_scan() has returned.  (Not on a kernel without ORBIT_FEATURE_SCAN.)
+ * It may call the library, but for orbit_scan().  It must not throw: <orbit/orbit.hpp> sees to it.
+ *
+ * Returns 0 to go on, anything else to end the scan.
+ */
+typedef int (*orbit_scan_fn)(void *user, const void *unit, size_t size);
+
+/**
+ * struct orbit_scan_options - for orbit_scan()
+ * @size: sizeof(struct orbit_scan_options).
+ * @flags: Must be 0.
+ * @unit: Bytes of a unit, a multiple of the page size, that no item crosses; 0 for a page.
+ * @keep: Memory that stays readable: no unit with a byte of it is ever done with.  It need
+ *	not be aligned, nor lie in what is scanned.
+ * @nr_keep: How many pieces.
+ */
+struct orbit_scan_options {
+	size_t size;
+	uint64_t flags;
+	size_t unit;
+	const struct orbit_range *keep;
+	size_t nr_keep;
+};
+
+/**
+ * struct orbit_scanned - what a scan came to
+ * @size: Set to sizeof by the caller.
+ * @units: Units that the function was called for.
+ * @overtaken: Those of them that came out of order, because the main program was
+ *	overwriting them.
+ */
+struct orbit_scanned {
+	size_t size;
+	uint64_t units;
+	uint64_t overtaken;
+};
+
+/**
+ * orbit_scan() - in a task: look at each unit of its snapshot once
+ * @ranges: What to scan: whole pages, each range in one pool that the task sees.
+ * @nr_ranges: How many; none overlap.
+ * @fn: Called for each unit, and for each once.  Units are counted from the beginning of a range;
+ *	its last one may be shorter.
+ * @user: Handed to it.
+ * @opts: NULL for defaults.
+ * @out: Filled in whatever happens, but for a malformed argument; may be NULL.
+ *
+ * For tasks that take long and need to look at each item once, in any order: the sum
+ * of a table, a backup, a checksum.  @fn sees what an ordinary task would see, the pools as of its call, and what
+ * the task itself has written there.  Units come in the order of @ranges and of addresses.  But as soon as the
+ * main program overwrites a page that the scan still needs, the unit with its old content is next.  And what
+ * the scan is done with needs no old content: the snapshot gives it up.  So what
+ * is held for the task does not grow with what the main program overwrites, as
+ * long as @fn is faster than that.
+ *
+ * That is where the backend has ORBIT_FEATURE_SCAN.  Elsewhere a scan sees the same, in the order of addresses, and holds
+ * what an ordinary snapshot does: on the portable backend a copy of the pool (docs/backends.md), on an older kernel
+ * what the main program overwrites until the task ends.
+ *
+ * What a task writes to a unit that is done with, or has written there, is lost.
+ *
+ * Returns 0.  What @fn returned, if it ended the scan: the task is done with
+ * the units that it was called for, and can scan the others.  -EINVAL: @fn is NULL, there is no
+ * range, one is empty, not in whole pages or overlaps another; an option is malformed.  -E2BIG: an unknown option.
+ * -ENXIO: a range is not in one pool that the task sees (an older kernel does not tell).  -EALREADY: the
+ * task is done with a part of one.  -EBUSY: called by the function of a scan.  -EPERM: not in an orbit, or not
+ * the thread that runs the task.  -ENOMEM.  For these nothing has changed and @fn has not been called;
+ * but -ENOMEM, when there are too many mappings (portable), may also come when it has been.
+ */
+ORBIT_API int orbit_scan(const struct orbit_range *ranges, size_t nr_ranges, orbit_scan_fn fn, void *user,
+			 const struct orbit_scan_options *opts,
+			 struct orbit_scanned *out) ORBIT_NOTHROW;
+
 /* ---- Words and figures ------------------------------------------------------ */
 
 /**
@@ -1057,6 +1143,7 @@ enum orbit_step {
 	ORBIT_STEP_TARGETS, /* what declares targets */
 	ORBIT_STEP_APPLY,   /* orbit_update_apply() */
 	ORBIT_STEP_SHARE,   /* orbit_shared_create(), orbit_share(), orbit_shared_renew() */
+	ORBIT_STEP_SCAN,    /* orbit_scan() */
 };
 
 /**

@@ -33,13 +33,16 @@
 
 #include <orbit/orbit.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <initializer_list>
 #include <iterator>
@@ -382,6 +385,8 @@ public:
 		: raw_{pool.raw(), offset, length, static_cast<std::uint32_t>(mode), 0}
 	{
 	}
+
+	explicit PoolRange(const orbit_pool_range &raw) noexcept : raw_(raw) {}
 
 	const orbit_pool_range &raw() const noexcept { return raw_; }
 
@@ -1276,6 +1281,154 @@ private:
 	return detail::check(orbit_prepare(), ORBIT_STEP_PREPARE);
 }
 
+/// Memory to scan, or to keep readable in a scan. Of a pool, in a task: `pool.span()` travels as an argument.
+class ScanRange {
+public:
+	ScanRange(std::span<const std::byte> range) noexcept
+		: raw_{const_cast<std::byte *>(range.data()), range.size()}
+	{
+	}
+	ScanRange(std::span<std::byte> range) noexcept : raw_{range.data(), range.size()} {}
+	ScanRange(const orbit_range &range) noexcept : raw_(range) {}
+
+private:
+	orbit_range raw_; // and nothing else: an array of these is one of those
+};
+
+static_assert(sizeof(ScanRange) == sizeof(orbit_range) && std::is_standard_layout_v<ScanRange>);
+
+/// What may be chosen for a scan.
+struct ScanOptions {
+	std::size_t unit = 0;		   ///< In bytes, whole pages; no item crosses it. 0: a page.
+	std::span<const ScanRange> keep{}; ///< Stays readable.
+};
+
+/// What a scan came to.
+struct Scanned {
+	std::uint64_t units = 0;     ///< That were looked at.
+	std::uint64_t overtaken = 0; ///< Those that came out of order, because main was overwriting them.
+};
+
+/// In a task: calls fn(unit) for each unit of its snapshot in these ranges, and for each once, with a
+/// std::span<const std::byte>. The scan is done with the unit when fn returns: a read of it raises SIGBUS later. In
+/// exchange its old content need not be held when the main program overwrites it. fn returns nothing, or whether to go
+/// on. What it throws ends the scan and is thrown here. Errors: ECANCELED if fn has ended it, else as orbit_scan().
+///
+///	auto sum = audit->call(*pool, [](std::span<std::byte> table) {
+///		long total = 0;
+///		orbit::scan(table, [&](std::span<const std::byte> page) { total += sum_of(page); });
+///		return total;
+///	}, pool->span());
+template <class F>
+	requires std::invocable<F &, std::span<const std::byte>>
+expected<Scanned> scan(std::span<const ScanRange> ranges, F &&fn, const ScanOptions &options = {})
+{
+	struct Look {
+		std::remove_reference_t<F> &fn;
+		std::exception_ptr thrown;
+	} look{fn, nullptr};
+	const orbit_scan_options raw_options{
+		.size = sizeof(raw_options),
+		.flags = 0,
+		.unit = options.unit,
+		.keep = reinterpret_cast<const orbit_range *>(options.keep.data()),
+		.nr_keep = options.keep.size(),
+	};
+	orbit_scanned scanned{};
+
+	scanned.size = sizeof(scanned);
+
+	const int err = orbit_scan(
+		reinterpret_cast<const orbit_range *>(ranges.data()), ranges.size(),
+		[](void *user, const void *unit, std::size_t size) {
+			Look &at = *static_cast<Look *>(user);
+			const std::span<const std::byte> bytes{static_cast<const std::byte *>(unit), size};
+
+#if defined(__cpp_exceptions)
+			try {
+#endif
+				if constexpr (std::is_void_v<std::invoke_result_t<F &, std::span<const std::byte>>>)
+					std::invoke(at.fn, bytes);
+				else if (!std::invoke(at.fn, bytes))
+					return -ECANCELED;
+#if defined(__cpp_exceptions)
+			} catch (...) {
+				at.thrown = std::current_exception();
+				return -ECANCELED;
+			}
+#endif
+			return 0;
+		},
+		&look, &raw_options, &scanned);
+
+	if (look.thrown)
+		std::rethrow_exception(look.thrown);
+	if (err)
+		return tl::unexpected(Error(err, ORBIT_STEP_SCAN));
+	return Scanned{scanned.units, scanned.overtaken};
+}
+
+template <class F>
+	requires std::invocable<F &, std::span<const std::byte>>
+expected<Scanned> scan(const ScanRange &range, F &&fn, const ScanOptions &options = {})
+{
+	return scan(std::span(&range, 1), fn, options);
+}
+
+namespace detail {
+
+// The pools of a query, each named once, and where its parts are.
+class QueryRanges {
+public:
+	QueryRanges(const Pools &scanned, const Pools &points)
+	{
+		for (const orbit_pool_range &range : std::span(scanned.data(), scanned.size()))
+			scan_.push_back(add(range));
+		for (const orbit_pool_range &range : std::span(points.data(), points.size()))
+			keep_.push_back(add(range));
+		for (const orbit_pool_range &range : raw_)
+			pools_.add(PoolRange(range));
+	}
+
+	const Pools &pools() const noexcept { return pools_; }
+	const std::vector<orbit_range> &scan() const noexcept { return scan_; }
+	const std::vector<orbit_range> &keep() const noexcept { return keep_; }
+
+private:
+	// A call names a pool once: so much of it that all parts are in.
+	orbit_range add(const orbit_pool_range &range)
+	{
+		const std::uint64_t size = orbit_pool_size(range.pool);
+		const std::uint64_t rest = range.offset < size ? size - range.offset : 0;
+		const std::uint64_t length = range.length ? range.length : rest;
+		const auto known = std::ranges::find(raw_, range.pool, &orbit_pool_range::pool);
+
+		if (known == raw_.end()) {
+			raw_.push_back(range);
+			raw_.back().length = length;
+		} else {
+			const std::uint64_t end = std::max(known->offset + known->length, range.offset + length);
+
+			known->offset = std::min(known->offset, range.offset);
+			known->length = end - known->offset;
+		}
+		return {static_cast<std::byte *>(orbit_pool_data(range.pool)) + range.offset,
+			static_cast<std::size_t>(length)};
+	}
+
+	std::vector<orbit_pool_range> raw_;
+	std::vector<orbit_range> scan_, keep_;
+	Pools pools_;
+};
+
+// What a query sends back.
+template <class Payload> struct QueryResult {
+	Payload payload;
+	int error;
+};
+
+} // namespace detail
+
 /// An address space of its own that runs tasks over snapshots of pools.
 class Orbit {
 public:
@@ -1361,6 +1514,47 @@ public:
 		if (!task)
 			return expected<R>(tl::unexpected(task.error()));
 		return task->wait_until(deadline);
+	}
+
+	/// A query over what may be large and changes meanwhile, as KVell+ has it: calls map(payload, unit) in the
+	/// orbit for each unit of the scan ranges, and for each once, as scan() does, and returns the payload.
+	/// Point ranges are in the same snapshot, and readable all the time, also where they overlap scan ranges.
+	/// Where both are in one pool, the snapshot has what lies between them, too, in the mode of the first.
+	/// map takes a Payload & and a std::span<const std::byte>, and returns nothing, or whether to go
+	/// on (ECANCELED). Map and payload travel: they must be trivially copyable. Errors: as call(), and
+	/// scan().
+	template <class Map, class Payload>
+	[[nodiscard]] expected<Payload> olcp_query(Map map, Payload payload, const Pools &scan_ranges,
+						   const Pools &point_ranges = {}, std::size_t unit = 0,
+						   const CallOptions &options = {})
+	{
+		static_assert(std::is_invocable_v<const Map &, Payload &, std::span<const std::byte>>,
+			      "orbit: the map takes a Payload & and a std::span<const std::byte>");
+		const detail::QueryRanges ranges(scan_ranges, point_ranges);
+
+		auto result = call(
+			options, ranges.pools(),
+			[](const Map &each, const Payload &initial, std::span<const orbit_range> scanned,
+			   std::span<const orbit_range> kept, std::size_t bytes) {
+				detail::QueryResult<Payload> found{initial, 0};
+				const auto *all = reinterpret_cast<const ScanRange *>(scanned.data());
+				const auto *keep = reinterpret_cast<const ScanRange *>(kept.data());
+				const auto look = [&](std::span<const std::byte> part) {
+					return std::invoke(each, found.payload, part);
+				};
+				const auto done = orbit::scan(std::span(all, scanned.size()), look,
+							      {.unit = bytes, .keep = {keep, kept.size()}});
+
+				found.error = done ? 0 : -done.error().code();
+				return found;
+			},
+			map, payload, copied(ranges.scan()), copied(ranges.keep()), unit);
+
+		if (!result)
+			return tl::unexpected(result.error());
+		if (result->error)
+			return tl::unexpected(Error(result->error, ORBIT_STEP_SCAN));
+		return result->payload;
 	}
 
 	/// The same without waiting: a Task<R> to wait for, R being what fn returns.

@@ -9,6 +9,7 @@
 
 #include "../kernel/syscall.h"
 #include "process.h"
+#include "scan.h"
 #include "sharing.h"
 #include "../portable/fork_server.h"
 
@@ -24,6 +25,7 @@ void serve(int fd, void *arg, std::size_t arg_room)
 	orbit_return_args args{};
 
 	server_fd = fd;
+	may_scan();
 	for (;;) {
 		args.arg = reinterpret_cast<std::uintptr_t>(arg);
 		args.arg_size = arg_room;
@@ -38,6 +40,7 @@ void serve(int fd, void *arg, std::size_t arg_room)
 		const auto entry = reinterpret_cast<orbit_entry>(args.entry);
 
 		args.value = run_task(entry, arg, args.arg_size);
+		forget_scans(); // the next view is whole
 	}
 }
 

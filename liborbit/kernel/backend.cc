@@ -472,6 +472,54 @@ int send(orbit_update_kind kind, std::uint64_t target, const void *data, std::si
 	return err;
 }
 
+// Asked for once. Each process of an orbit has its own variable.
+bool scan_holds()
+{
+	ORBIT_STATE static int known;
+
+	if (!known) {
+		orbit_info info{};
+
+		known = sys_ctl(-1, ORBIT_CTL_QUERY, &info) >= 0 && info.features & ORBIT_FEATURE_SCAN ? 1 : -1;
+	}
+	return known > 0;
+}
+
+int scan_step(ScanStep *step)
+{
+	static_assert(sizeof(orbit_range) == sizeof(orbit_scan_range)); // an address and a length
+	orbit_scan_args args{};
+
+	if (!scan_holds()) {
+		step->nr_held = 0;
+		return 0;
+	}
+	args.flags = step->again ? ORBIT_SCAN_AGAIN : 0;
+	args.pool = step->pool;
+	args.done = reinterpret_cast<std::uintptr_t>(step->done);
+	args.nr_done = static_cast<__u32>(step->nr_done);
+	args.held = reinterpret_cast<std::uintptr_t>(step->held);
+	args.nr_held = static_cast<__u32>(step->nr_held);
+	args.ahead = step->ahead_bytes ? step->ahead : 0;
+	args.ahead_length = step->ahead_bytes;
+
+	const int err = sys_ctl(server_fd, ORBIT_CTL_SCAN, &args);
+
+	step->nr_held = err ? 0 : args.nr_held;
+	return err;
+}
+
+// The kernel says no if the last page is not in the same part of the same pool.
+int scan_check(std::uintptr_t pool, std::uintptr_t start, std::size_t bytes)
+{
+	ScanStep step{};
+
+	step.pool = pool;
+	step.ahead = start + bytes - page_size();
+	step.ahead_bytes = page_size();
+	return scan_step(&step);
+}
+
 // ----------------------------------------------------------------------------------------
 
 int stat(const orbit_handle *orbit, struct orbit_stat *out)
@@ -502,6 +550,9 @@ const Backend kernel_backend = {
 	.apply_pages = apply_pages,
 	.task_close = task_close,
 	.send = send,
+	.scan_check = scan_check,
+	.scan_step = scan_step,
+	.scan_holds = scan_holds,
 };
 
 } // namespace liborbit

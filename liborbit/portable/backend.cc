@@ -1044,6 +1044,9 @@ const Backend portable_backend = {
 	.apply_pages = apply_pages,
 	.task_close = task_close,
 	.send = send_update,
+	.scan_check = check_seen,
+	.scan_step = step_of_scan,
+	.scan_holds = [] { return false; },
 };
 
 } // namespace liborbit

@@ -4,6 +4,7 @@
 #include "../common/fork_copy.h"
 #include "../common/locked.h"
 #include "../common/pagemap.h"
+#include "../common/scan.h"
 #include "../common/sharing.h"
 #include "../common/signals.h"
 #include "wire.h"
@@ -78,11 +79,30 @@ bool allow_write(std::uintptr_t at)
 	       !mprotect(reinterpret_cast<void *>(one), page_size(), access);
 }
 
+// What a scan is done with is not there, as what lies beyond the end of a file.
+[[noreturn]] void end_by_bus_error(const siginfo_t *info)
+{
+	siginfo_t sent{};
+	sigset_t bus;
+
+	server->to_main->address = reinterpret_cast<std::uintptr_t>(info->si_addr);
+	server->to_main->faulted = SIGBUS;
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	act_by_default(SIGBUS, &sent);
+	pthread_sigmask(SIG_UNBLOCK, &bus, nullptr);
+	for (;;)
+		pause();
+}
+
 // The way a fault tells where it was. The signal then does what it would have done.
 void on_fault(int signal, siginfo_t *info, void *user)
 {
 	const int saved = errno;
 
+	if (signal == SIGSEGV && info->si_code == SEGV_ACCERR &&
+	    is_done_with(reinterpret_cast<std::uintptr_t>(info->si_addr)))
+		end_by_bus_error(info);
 	if (signal == SIGSEGV && info->si_code == SEGV_ACCERR && server->lazy && may_be_write(info, user) &&
 	    allow_write(reinterpret_cast<std::uintptr_t>(info->si_addr))) {
 		errno = saved;
@@ -284,6 +304,24 @@ void drop(std::uint64_t start, std::uint64_t end)
 	madvise(reinterpret_cast<void *>(start), end - start, MADV_DONTNEED);
 }
 
+// What scans were done with. Where it could not be made writable at once, faults will.
+void show_again()
+{
+	if (!forget_scans())
+		return;
+	for (std::size_t i = 0; i < server->nr_visible; i++) {
+		const Visible &view = server->visible[i];
+		void *const start = reinterpret_cast<void *>(view.start);
+		const std::size_t bytes = view.end - view.start;
+
+		if (!server->lazy && !mprotect(start, bytes, PROT_READ | PROT_WRITE))
+			continue;
+		server->lazy = true;
+		if (mprotect(start, bytes, PROT_READ))
+			_exit(errno);
+	}
+}
+
 // Page faults of this process and of children that it has waited for, plus one; 0 if nobody tells.
 long count_faults()
 {
@@ -481,6 +519,7 @@ void serve_task(const TaskMessage *task, void *arg)
 
 	if (const int err = tell(server->socket, &message, sizeof(message), nullptr, 0, nullptr, 0, 0))
 		_exit(-err);
+	show_again();
 	drop_written();
 }
 
@@ -551,6 +590,7 @@ int become_server(void *user)
 		return socket;
 	server->socket = socket;
 	server->thread = gettid();
+	may_scan();
 
 	int err = share_pages(shared);
 
@@ -1075,6 +1115,30 @@ int send_update(orbit_update_kind kind, std::uint64_t target, const void *data, 
 	head.target = target;
 	head.bytes = length;
 	return kind == ORBIT_UPDATE_PAGES ? send_pages(head, length) : send_bytes(head, data, length);
+}
+
+int check_seen(std::uintptr_t pool, std::uintptr_t start, std::size_t bytes)
+{
+	for (std::size_t i = 0; i < server->nr_visible; i++) {
+		const Visible &view = server->visible[i];
+
+		if (pool >= view.start && pool < view.end)
+			return start >= view.start && start < view.end && bytes <= view.end - start ? 0 : -ENXIO;
+	}
+	return -ENXIO;
+}
+
+// Nothing is held for a task: there is the mirror, and it stays as it is.
+int step_of_scan(ScanStep *step)
+{
+	for (std::size_t i = 0; i < step->nr_done; i++)
+		if (mprotect(step->done[i].start, step->done[i].length, PROT_NONE))
+			return -errno;
+	step->nr_held = 0;
+	// One system call instead of faults, if it is of use.
+	if (step->ahead_bytes)
+		madvise(reinterpret_cast<void *>(step->ahead), step->ahead_bytes, MADV_POPULATE_READ);
+	return 0;
 }
 
 std::uint64_t anonymous_memory(pid_t pid, std::uint64_t *addresses)

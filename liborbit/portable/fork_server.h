@@ -37,6 +37,10 @@ int open_pidfd(pid_t pid);
 // In an orbit's process: send an update.
 int send_update(orbit_update_kind kind, std::uint64_t target, const void *data, std::size_t length);
 
+// Likewise, for a scan: see Backend.
+int check_seen(std::uintptr_t pool, std::uintptr_t start, std::size_t bytes);
+int step_of_scan(ScanStep *step);
+
 // Run a task. An exception that leaves it terminates the process; see serve.cc.
 std::uint64_t run_task(orbit_entry entry, const void *arg, std::size_t arg_size);
 

@@ -82,11 +82,11 @@ TEST(Describe, HasTheWordsOfWhatFailed)
 		EXPECT_EQ(text(err, ORBIT_STEP_POOL), std::string(info.reason) + " " + info.advice);
 		EXPECT_EQ(orbit::Pool::create(1).error().message(), text(err, ORBIT_STEP_POOL));
 	}
-	for (int step = ORBIT_STEP_CALL; step <= ORBIT_STEP_SHARE; step++)
+	for (int step = ORBIT_STEP_CALL; step <= ORBIT_STEP_SCAN; step++)
 		for (int error = 1; error < 134; error++)
 			EXPECT_FALSE(text(-error, static_cast<orbit_step>(step)).empty());
 	EXPECT_EQ(orbit_describe_error(EBADF, ORBIT_STEP_CREATE, nullptr, 1), -EINVAL);
-	EXPECT_EQ(orbit_describe_error(EBADF, static_cast<orbit_step>(ORBIT_STEP_SHARE + 1), nullptr, 0), -EINVAL);
+	EXPECT_EQ(orbit_describe_error(EBADF, static_cast<orbit_step>(ORBIT_STEP_SCAN + 1), nullptr, 0), -EINVAL);
 }
 
 std::string outcomes_text(int error)
