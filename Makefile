@@ -60,6 +60,8 @@ debugged := $(BUILD)/tests/debugger/debugged
 examples := $(patsubst examples/%/,$(BUILD)/examples/%,$(sort $(dir $(wildcard examples/*/*.cc))))
 # A folder of bench/ that asks a question has one program of the same name.
 benches := $(foreach q,$(notdir $(wildcard bench/*)),$(if $(wildcard bench/$q/$q.cc),$(BUILD)/bench/$q/$q))
+# They need devices, and a run of their own.
+driver_benches := $(patsubst %.cc,$(BUILD)/%,$(wildcard bench/drivers/*.cc))
 # What one of them compares with, if it is there (Debian: apt-get install iceoryx libiceoryx-posh-dev libiceoryx-hoofs-dev).
 iceoryx_headers := $(and $(shell command -v iox-roudi),$(wildcard /usr/include/iceoryx/v2*))
 benches += $(if $(iceoryx_headers),$(BUILD)/bench/domains/iceoryx)
@@ -79,7 +81,7 @@ SANITIZE ?=
 flags := -std=c++20 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Werror -MMD -MP -pthread \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 
-.PHONY: help demo demo-drivers test test-debug test-distro test-drivers test-models stress bench bench-check bench-baseline bench-containers kernel boot install deb \
+.PHONY: help demo demo-drivers test test-debug test-distro test-drivers test-models stress bench bench-check bench-baseline bench-containers bench-drivers kernel boot install deb \
 	deps programs units sanitized clean fuzz-decoder fuzz-domains fuzz-models FORCE
 .DELETE_ON_ERROR:
 
@@ -102,6 +104,7 @@ help:
 	@echo 'make bench-baseline  take those found now for the baseline'
 	@echo 'make bench-containers'
 	@echo '               what memory in pools costs, against malloc()'
+	@echo 'make bench-drivers  what drivers in domains cost, counted, beside the same linked in and those of Linux'
 	@echo 'make fuzz-decoder  what orbits may send, at random, for FUZZ_MINUTES=$(FUZZ_MINUTES) each (needs clang)'
 	@echo 'make fuzz-domains  what domains may send or write, likewise'
 	@echo 'make fuzz-models  the devices of isolation/models, likewise, under sanitizers'
@@ -190,6 +193,10 @@ $(BUILD)/bench/domains/iceoryx: $(BUILD)/%: %.cc
 bench-containers: $(BUILD)/bench/containers/bench
 	@bench/containers/run.py $< --json $(BUILD)/bench/containers/results.json
 
+bench-drivers: deps
+	@$(MAKE) -s -j$(JOBS) $(driver_benches)
+	@kernel=$$($(call kernel,vm,$(KERNEL))) && bench/drivers/run.py --build $(BUILD) --kernel "$$kernel"
+
 $(BUILD)/bench/%: bench/%.cc $(library) | deps
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
@@ -246,7 +253,8 @@ $(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-d
 $(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image-domain/decoder.orbit.hpp
 $(BUILD)/examples/kv-store: $(isolation_library) $(generated)/examples/kv-store/store.orbit.hpp $(generated)/isolation/nvme/block.orbit.hpp
 $(BUILD)/examples/packet-forwarder: $(isolation_library) $(generated)/examples/packet-forwarder/balance.orbit.hpp $(generated)/isolation/ixgbe/net.orbit.hpp
-$(BUILD)/tests/drivers/nvme_domain $(BUILD)/tests/drivers/nvme_mad: $(generated)/isolation/nvme/block.orbit.hpp
+$(BUILD)/bench/drivers/nvme: $(isolation_library)
+$(BUILD)/tests/drivers/nvme_domain $(BUILD)/tests/drivers/nvme_mad $(BUILD)/bench/drivers/nvme: $(generated)/isolation/nvme/block.orbit.hpp
 $(BUILD)/tests/drivers/ixgbe_domain: $(generated)/isolation/ixgbe/net.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.
 interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))
@@ -326,7 +334,7 @@ $(examples): $(BUILD)/examples/%: $$(wildcard examples/%/*.cc examples/%/*.h) $(
 	@echo "  CXX  $@"
 	@$(CXX) $(CXXFLAGS) $(flags) $(interfaces) -o $@ $(filter %.cc,$^) $(domain_libraries) $(library) $(domain_libraries_after)
 
--include $(addsuffix .d,$(gtests) $(drivers) $(models) $(static) $(debugged) $(compats) $(benches))
+-include $(addsuffix .d,$(gtests) $(drivers) $(driver_benches) $(models) $(static) $(debugged) $(compats) $(benches))
 # With several sources there is only the last one's .d: an example's own headers are named above.
 -include $(wildcard $(BUILD)/examples/*.d)
 
