@@ -4,7 +4,7 @@
 
 Normally run by `make test-drivers`, which builds what this needs.  The kernel is that of the
 distribution here, out of its package, with the portable backend; or, with --kernel, one with
-the series and VFIO.  The devices are QEMU's: an NVMe controller with three namespaces, of blocks
+the series and what linux-patches/devices.config asks for.  The devices are QEMU's: an NVMe controller with three namespaces, of blocks
 of 512 and 4096 bytes, and one that is slow, has a sector that cannot be read, one that cannot
 be written, and cannot be flushed.  Network cards are those of isolation/models, for programs
 whose names begin with ixgbe: two in one guest, on one wire, of which the other end is Linux's.
@@ -82,11 +82,10 @@ def mistakes(work):
     return [vm.Case("cards", "nothing a driver did was wrong", "fail", said.read_text())] if said.exists() and said.stat().st_size else []
 
 
-def demo(kernel, distribution, environment, build, seconds):
+def demo(kernel, environment, build, seconds):
     """Show what programs print that have the devices for themselves."""
     failed = 0
-    # Linux's driver, on the other ends of the wires, is in the distribution's kernel.
-    for program, wires in (("kv-store", ()), ("packet-forwarder", (0, 1, 0, 1)))[:2 if distribution else 1]:
+    for program, wires in (("kv-store", ()), ("packet-forwarder", (0, 1, 0, 1))):
         with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
             print(f"\n{program}:\n", flush=True)
             machine = vm.Machine(kernel, iommu=True, append=environment, devices=cards(work, wires) if wires else devices(work),
@@ -113,7 +112,7 @@ def main():
         environment += f" ORBIT_NVME_KILLS={options.kills} ORBIT_IXGBE_KILLS={options.kills}"
         seconds += options.kills * KILL_SECONDS
     if options.demo:
-        return demo(kernel, not options.kernel, environment, options.build, options.demo)
+        return demo(kernel, environment, options.build, options.demo)
     cases = []
     tests = [vm.Test(path.name, [str(path)], seconds)
              for path in everything.expect(cases, "programs of tests/drivers",
@@ -125,9 +124,7 @@ def main():
         if others:
             machine = vm.Machine(kernel, iommu=True, devices=devices(work), files=fio())
             cases += everything.run_guest("drivers", machine, others, options.build / "results", environment)
-        if on_cards and options.kernel:
-            print("drivers: the kernel with the series has no driver for the other end of the wire: network cards are skipped", file=sys.stderr)
-        elif on_cards:
+        if on_cards:
             machine = vm.Machine(kernel, iommu=True, devices=cards(work, (0, 0)), models=models.build_models())
             cases += everything.run_guest("cards", machine, on_cards, options.build / "results", environment)
             cases += mistakes(work)
