@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The tests of the devices that isolation/models gives QEMU: other people's drivers run on them.
+"""The tests of the devices that isolation/models gives QEMU: they report mistakes, and other people's drivers run on them.
 
 Normally run by `make test-models`, which builds what this needs.  The kernel is that of the distribution here, out of
 its package, with its drivers as modules.  The devices are two models of the 82599, back to back.  The guest has a port
@@ -19,6 +19,7 @@ sys.path.insert(0, str(HERE / "vm"))
 sys.path.insert(0, str(HERE))
 import all as everything  # noqa: E402
 import distro  # noqa: E402
+import models_mistakes  # noqa: E402
 import run as vm  # noqa: E402
 
 MODULES = ["virtio_pci", "virtio_console", "ixgbe"]
@@ -61,7 +62,7 @@ def main():
         seconds += options.resets * RESET_SECONDS
     if options.filter:
         environment += f" GTEST_FILTER={options.filter}"
-    cases = []
+    cases = models_mistakes.run(build_models())
     with tempfile.TemporaryDirectory(prefix="orbit-models-") as work:
         tests = [vm.Test(path.name, [str(path)], seconds)
                  for path in everything.expect(cases, "programs of tests/models",

@@ -9,18 +9,16 @@ end of QEMU, is a failure; the seed and the last accesses are printed, and a run
 
 import argparse
 import collections
-import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-MEMORY = 64 << 20
-BARS = (0xE0000000, 0xE0200000)         # of the two devices: registers, and 1 MiB on, vectors
-SLOTS = (0x10, 0x11)
+sys.path.insert(0, str(HERE))
+from models_bench import BARS, MEMORY, SLOTS, Bench  # noqa: E402
+
 RINGS, BUFFERS = 1 << 20, 8 << 20       # where they are in memory
 COUNT = 64                              # descriptors of a ring
 BATCH = 300                             # accesses between two looks
@@ -34,51 +32,16 @@ CONTROL = [0x0, 0x8, 0x18, 0x20, 0x28, 0x800, 0x808, 0x810, 0x880, 0x888, 0x890,
            0xEE70, 0x10010, 0x10014, 0x10140, 0x10160, 0x12300]
 
 
-class Fuzzer:
-    def __init__(self, seed, models, firmware):
+class Fuzzer(Bench):
+    def __init__(self, seed, models):
         self.random = random.Random(seed)
         self.last = collections.deque(maxlen=3 * BATCH)
-        arguments = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-bios", firmware, "-m", str(MEMORY >> 20), "-nodefaults", "-display", "none",
-                     "-qtest", "stdio", "-qtest-log", "/dev/null"]
-        for number, slot in enumerate(SLOTS):
-            immediate = "on" if self.random.random() < 0.5 else "off"
-            arguments += ["-netdev", f"hubport,id=w{number},hubid=0", "-device", f"i82599,netdev=w{number},addr={slot:#x},"
-                          f"mac=02:00:00:00:00:{number + 1:02x},immediate={immediate}"]
-        environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-                       "UBSAN_OPTIONS": "print_stacktrace=1"}
-        self.qemu = subprocess.Popen(["env", f"LD_PRELOAD={':'.join(models)}", *arguments], stdin=subprocess.PIPE,
-                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        self.lines = []
-        for slot, bar in zip(SLOTS, BARS):
-            for register, value in ((0x10, bar), (0x14, 0), (0x20, bar + (1 << 20)), (0x24, 0), (0x04, 0x0406)):
-                self.config(slot, register, value)
-        self.flush()
-
-    def config(self, slot, register, value):
-        self.lines += [f"outl 0xcf8 {0x80000000 | slot << 11 | register:#x}", f"outl 0xcfc {value & 0xFFFFFFFF:#x}"]
-
-    def write(self, device, offset, value):
-        self.lines.append(f"writel {BARS[device] + offset:#x} {value & 0xFFFFFFFF:#x}")
-
-    def memory(self, address, data):
-        self.lines.append(f"write {address:#x} {len(data)} 0x{data.hex()}")
+        options = [f",immediate={'on' if self.random.random() < 0.5 else 'off'}" for _ in BARS]
+        super().__init__(models, options)
 
     def flush(self):
-        """Have all done; whether QEMU is still there."""
         self.last.extend(self.lines)
-        try:
-            self.qemu.stdin.write("\n".join(self.lines) + "\n")
-            self.qemu.stdin.flush()
-            for _ in self.lines:
-                while (line := self.qemu.stdout.readline()) and not line.startswith(("OK", "FAIL")):
-                    pass
-                if not line:
-                    return False
-        except BrokenPipeError:
-            return False
-        finally:
-            self.lines = []
-        return True
+        return super().flush()
 
     # --- what is nearly right ---------------------------------------------------------
 
@@ -183,19 +146,9 @@ class Fuzzer:
             for _ in range(BATCH):
                 self.access()
             done += len(self.lines)
-            if not self.flush():
+            if self.flush() is None:
                 return done, False
         return done, True
-
-    def close(self):
-        """End QEMU; what it said."""
-        if self.qemu.poll() is None:
-            self.qemu.terminate()
-        return self.qemu.communicate()[1]
-
-
-# For a processor that is to do nothing: at the reset vector, cli; hlt; and again.
-FIRMWARE = (b"\xf4" * 0xFFF0 + b"\xfa\xf4\xeb\xfd").ljust(0x10000, b"\xf4")
 
 
 def main():
@@ -208,10 +161,7 @@ def main():
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(31)
     end, accesses, rounds = time.monotonic() + 60 * options.minutes, 0, 0
     while time.monotonic() < end:
-        with tempfile.NamedTemporaryFile() as firmware:
-            firmware.write(FIRMWARE)
-            firmware.flush()
-            fuzzer = Fuzzer(seed, models.stdout.split(), firmware.name)
+        fuzzer = Fuzzer(seed, models.stdout.split())
         done, well = fuzzer.run(min(end, time.monotonic() + options.round))
         said = fuzzer.close()
         accesses, rounds = accesses + done, rounds + 1
