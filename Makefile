@@ -22,8 +22,9 @@ MINUTES ?= 30
 ROUNDS ?= 10000
 KILLS ?= 10000
 
-# How often `make test-drivers` kills the driver, if not as often as its test does by itself.
+# How often `make test-drivers` kills the driver, and how many packets it has go each way, if not as its tests do by themselves.
 DRIVER_KILLS ?=
+DRIVER_PACKETS ?=
 
 # How often `make test-models` resets a device under traffic, if not as often as its test does by itself.
 MODEL_RESETS ?=
@@ -93,7 +94,7 @@ help:
 	@echo '               the patches (ORBIT_TEST_ALL=1: also what takes minutes there)'
 	@echo 'make test-distro  the promises on the kernel of this distribution, with all that it can turn on'
 	@echo 'make test-drivers  drivers in domains, on the kernel of this distribution, with devices behind an IOMMU'
-	@echo '               (DRIVER_KILLS=1000 kills one as often)'
+	@echo '               (DRIVER_KILLS=1000 kills one as often, DRIVER_PACKETS=1000000 go each way)'
 	@echo 'make test-models  the drivers of Linux on the network card that isolation/models gives QEMU'
 	@echo '               (MODEL_RESETS=100 resets it as often under traffic)'
 	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers; and a storm of'
@@ -155,7 +156,7 @@ demo-drivers: deps
 test-drivers: deps
 	@$(MAKE) -s -C isolation/models deps
 	@$(MAKE) -s -j$(JOBS) $(drivers) $(driver_examples)
-	@tests/drivers.py --build $(BUILD) $(if $(DRIVERS_KERNEL),--kernel "$(DRIVERS_KERNEL)") $(if $(DRIVER_KILLS),--kills $(DRIVER_KILLS))
+	@tests/drivers.py --build $(BUILD) $(if $(DRIVERS_KERNEL),--kernel "$(DRIVERS_KERNEL)") $(if $(DRIVER_KILLS),--kills $(DRIVER_KILLS)) $(if $(DRIVER_PACKETS),--packets $(DRIVER_PACKETS))
 
 test-models: deps
 	@$(MAKE) -s -C isolation/models deps
@@ -255,7 +256,7 @@ $(BUILD)/examples/kv-store: $(isolation_library) $(generated)/examples/kv-store/
 $(BUILD)/examples/packet-forwarder: $(isolation_library) $(generated)/examples/packet-forwarder/balance.orbit.hpp $(generated)/isolation/ixgbe/net.orbit.hpp
 $(BUILD)/bench/drivers/nvme: $(isolation_library)
 $(BUILD)/tests/drivers/nvme_domain $(BUILD)/tests/drivers/nvme_mad $(BUILD)/bench/drivers/nvme: $(generated)/isolation/nvme/block.orbit.hpp
-$(BUILD)/tests/drivers/ixgbe_domain: $(generated)/isolation/ixgbe/net.orbit.hpp
+$(BUILD)/tests/drivers/ixgbe_domain $(BUILD)/tests/drivers/ixgbe_mad: $(generated)/isolation/ixgbe/net.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.
 interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))
 domain_libraries = $(if $(filter $(isolation_library),$^),$(isolation_library))

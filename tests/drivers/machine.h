@@ -25,6 +25,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <string_view>
 #include <sys/mman.h>
 #include <thread>
 #include <unistd.h>
@@ -145,6 +146,22 @@ inline bool set_present(const std::string &address, bool present)
 	if (fd >= 0)
 		close(fd);
 	return done;
+}
+
+/// Faults of the IOMMU that the kernel has told of since it booted.
+inline unsigned iommu_faults()
+{
+	const int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	unsigned faults = 0;
+	char line[8192];
+	ssize_t n;
+
+	while (log >= 0 && ((n = read(log, line, sizeof(line))) > 0 || errno == EPIPE))
+		if (n > 0)
+			faults += std::string_view(line, static_cast<std::size_t>(n)).find("DMAR: [DMA") != std::string_view::npos;
+	if (log >= 0)
+		close(log);
+	return faults;
 }
 
 /// A device that may do DMA, with its registers.

@@ -136,22 +136,6 @@ template <class Skeleton> orbit::Service mad()
 
 // --- in the main program
 
-// Faults that the kernel has told of since it booted.
-unsigned iommu_faults()
-{
-	const int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-	unsigned faults = 0;
-	char line[8192];
-	ssize_t n;
-
-	while (log >= 0 && ((n = read(log, line, sizeof(line))) > 0 || errno == EPIPE))
-		if (n > 0)
-			faults += std::string_view(line, static_cast<std::size_t>(n)).find("DMAR: [DMA") != std::string_view::npos;
-	if (log >= 0)
-		close(log);
-	return faults;
-}
-
 class MadDriver : public testing::TestWithParam<std::uint64_t> {};
 
 TEST_P(MadDriver, HurtsNobody)

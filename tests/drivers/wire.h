@@ -105,6 +105,7 @@ public:
 		const int room = 64 << 20;
 		setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
 		setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
+		before_ = card_missed();
 	}
 	~Wire() { close(fd_); }
 	Wire(const Wire &) = delete;
@@ -125,10 +126,32 @@ public:
 		return packet;
 	}
 
+	/// Packets since this was made for which there was no room: in the card, in Linux's ring, or in the socket.
+	std::uint64_t missed() const
+	{
+		tpacket_stats socket{};
+		socklen_t bytes = sizeof(socket);
+
+		// They are cleared by that.
+		if (getsockopt(fd_, SOL_PACKET, PACKET_STATISTICS, &socket, &bytes) == 0)
+			dropped_ += socket.tp_drops;
+		return dropped_ + card_missed() - before_;
+	}
+
 	std::array<std::uint8_t, 6> mac{};
 
 private:
+	std::uint64_t card_missed() const
+	{
+		const std::string statistics = "/sys/class/net/" + name_ + "/statistics/";
+
+		return std::strtoull(read_text(statistics + "rx_missed_errors").c_str(), nullptr, 10) +
+		       std::strtoull(read_text(statistics + "rx_dropped").c_str(), nullptr, 10);
+	}
+
 	std::string name_;
+	std::uint64_t before_ = 0;
+	mutable std::uint64_t dropped_ = 0;
 	int fd_ = -1;
 };
 
