@@ -56,7 +56,10 @@ def devices(work):
             image.truncate(NAMESPACE_MIB << 20)
         arguments += ["-drive", f"if=none,id={name},{drive.format(file)}"]
         spaces += ["-device", f"nvme-ns,bus=nvme,drive={name},nsid={number}{options}"]
-    return [*arguments, "-device", f"nvme,id=nvme,serial=orbit,max_ioqpairs=4,addr={SLOT:#x}", *spaces]
+    # And another controller, with one vector of MSI-X, which is not enough for interrupts of queues.
+    return [*arguments, "-device", f"nvme,id=nvme,serial=orbit,max_ioqpairs=4,addr={SLOT:#x}", *spaces,
+            "-drive", f"if=none,id=few,file.driver=null-co,file.size={NAMESPACE_MIB << 20},file.read-zeroes=on",
+            "-device", f"nvme,serial=few,drive=few,msix_qsize=1,addr={SLOT + 1:#x}"]
 
 
 def fio():

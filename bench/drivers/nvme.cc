@@ -88,7 +88,7 @@ public:
 // A heap with both sides in this process, and the device's driver at one of them.
 struct World {
 	explicit World(orbit::pci::Device &opened)
-		: device(opened), sizes{4 << 20, nvme::queues_bytes(depth)}, memory(Heap::bytes(2, sizes)),
+		: device(opened), sizes{4 << 20, nvme::queues_bytes(depth, 1)}, memory(Heap::bytes(2, sizes)),
 		  heap(get(Heap::create(memory.span(), 2, sizes), "heap"))
 	{
 		for (const DomainId domain : {caller, driver})
@@ -100,18 +100,19 @@ struct World {
 		there = get(Endpoint::attach(memory.span(), driver), "endpoint");
 		get(device.map_dma({memory.span().data(), memory.span().size(), iova}), "memory for DMA");
 		get(device.enable(), "bus master");
-		worker = std::make_shared<nvme::Worker>(*there, caller);
+		worker = std::make_shared<nvme::Worker>(*there, caller, nullptr);
 		get(worker->start(device.descriptor(),
 				  {.address = reinterpret_cast<std::uintptr_t>(memory.span().data()),
 				   .bytes = memory.span().size(),
 				   .iova = iova,
 				   .queues = queues.number},
-				  depth, 10000),
+				  {.queues = 1, .depth = depth, .timeout_ms = 10000}, {}),
 		    "the controller");
-		object = std::make_shared<block::DeviceSkeleton>(worker, Connection{.endpoint = there.get(), .peer = caller});
+		object = std::make_shared<block::DeviceSkeleton>(worker->make_device(), Connection{.endpoint = there.get(), .peer = caller});
 	}
 	~World()
 	{
+		object.reset();
 		worker.reset();
 		get(device.silence(), "silence");
 	}
@@ -179,8 +180,8 @@ void in_one_thread(orbit::pci::Device &device)
 
 void in_a_domain(orbit::pci::Device &device)
 {
-	auto supervisor = get(orbit::Supervisor::create({.zones = {{4 << 20, 4 << 20}, {nvme::queues_bytes(depth), 0}}}), "supervisor");
-	auto domain = get(supervisor->start(nvme::domain_options(*supervisor, device, {.depth = depth})), "domain");
+	auto supervisor = get(orbit::Supervisor::create({.zones = {{4 << 20, 4 << 20}, {nvme::queues_bytes(depth, 1), 0}}}), "supervisor");
+	auto domain = get(supervisor->start(nvme::domain_options(*supervisor, device, {.io_queues = 1, .depth = depth})), "domain");
 	Queue queue(std::make_shared<block::DeviceProxy>(get(domain->proxy<block::DeviceProxy>(), "proxy")), supervisor->endpoint(),
 		    domain->connection().peer, domain->recovery(), depth);
 

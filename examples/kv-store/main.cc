@@ -21,7 +21,7 @@ using orbit::DomainOptions;
 using orbit::Supervisor;
 using orbit::Zone;
 
-constexpr unsigned clients = 16, depth = 63;
+constexpr unsigned clients = 16, depth = 63, io_queues = 1; // for the store is the driver's only caller
 constexpr std::uint64_t most_area_bytes = 4 << 20; // small, so that the log is written anew now and then
 
 template <class Result> typename Result::value_type need(Result done, const char *what)
@@ -92,8 +92,9 @@ unsigned long over_domains(const std::string &address, std::uint32_t space, std:
 			   std::vector<kv::Client> &all, kv::Area &area)
 {
 	auto device = need(orbit::pci::Device::open(address), address.c_str());
-	auto supervisor = need(Supervisor::create({.zones = {{2 << 20, 1 << 20}, {orbit::nvme::queues_bytes(depth), 0}}}), "supervisor");
-	auto driver = need(supervisor->start(orbit::nvme::domain_options(*supervisor, *device, {.depth = depth, .restarts = {.most = 1000}})),
+	auto supervisor = need(Supervisor::create({.zones = {{2 << 20, 1 << 20}, {orbit::nvme::queues_bytes(depth, io_queues), 0}}}), "supervisor");
+	auto driver = need(supervisor->start(orbit::nvme::domain_options(
+				   *supervisor, *device, {.io_queues = io_queues, .depth = depth, .restarts = {.most = 1000}})),
 			   "driver");
 	const auto calls = std::make_shared<block::DeviceShadow>(need(driver->proxy<block::DeviceShadow>(), "driver"));
 	area = area_of(*calls, space);
@@ -115,6 +116,10 @@ unsigned long over_domains(const std::string &address, std::uint32_t space, std:
 		return value.has_value();
 	});
 	const auto after = need(store.contents(), "store");
+	const auto last = need(need(driver->proxy<block::DriverProxy>(), "driver").statistics(), "driver");
+	std::printf("the driver: %llu processes; the last one had %llu requests, %llu errors\n",
+		    static_cast<unsigned long long>(driver->statistics().starts), static_cast<unsigned long long>(last.requests),
+		    static_cast<unsigned long long>(last.errors));
 	std::printf("read back: %llu keys, %lu wrong; the log was written anew %llu times\n", static_cast<unsigned long long>(after.keys),
 		    lost, static_cast<unsigned long long>(after.epoch - before.epoch));
 	return wrong + lost;

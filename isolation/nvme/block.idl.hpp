@@ -19,7 +19,8 @@ namespace orbit::block {
 /// What a request can be, and what the device keeps.
 struct Limits {
 	std::uint64_t max_transfer; ///< Bytes of one read or write.
-	std::uint32_t depth;        ///< Requests under way.
+	std::uint32_t depth;        ///< Requests under way in one queue.
+	std::uint32_t queues;       ///< Which callers have: one each, as far as they go.
 	bool write_cache;           ///< What is written is safe only after a flush.
 	bool write_zeroes;
 	bool discard;
@@ -73,7 +74,11 @@ public:
 							     std::uint32_t wait_for) = 0;
 };
 
-/// What a driver's domain is told by its supervisor when it is made, and is asked then.
+/// What a driver's domain is told by its supervisor when it is made, and is asked then. It serves Device by as many objects as
+/// it is to have queues. Calls of one do not wait for those of another.
+inline constexpr std::size_t most_queues = 63; // as in isolation::DeviceCounters
+inline constexpr std::size_t most_interrupts = most_queues + 1;
+
 struct Memory {
 	std::uint64_t address; ///< Of all memory that the device reaches, here.
 	std::uint64_t bytes;
@@ -81,20 +86,29 @@ struct Memory {
 	std::uint32_t queues;  ///< The zone in it that is the driver's alone.
 };
 
+struct Settings {
+	std::uint32_t queues; ///< 1 to most_queues; the device may have fewer, and then callers share them.
+	std::uint32_t depth;  ///< Of each.
+	std::uint32_t timeout_ms;
+};
+
+/// Of all queues.
 struct DriverStatistics {
 	std::uint64_t requests;
 	std::uint64_t errors;
 	std::uint32_t under_way;
 	std::uint32_t queues;
-	std::uint32_t depth;
+	std::uint32_t depth; ///< Of each.
 };
 
 class ORBIT_INTERFACE Driver {
 public:
 	virtual ~Driver() = default;
 
-	/// Takes the device, by its descriptor, and makes it ready. Once.
-	virtual orbit::result<void> start(std::int32_t device, const Memory &memory, std::uint32_t depth, std::uint32_t timeout_ms) = 0;
+	/// Takes the device, by its descriptor, and makes it ready. Once. `interrupts`: event descriptors that count them, of the
+	/// device itself and of each queue; none: it is polled.
+	virtual orbit::result<void> start(std::int32_t device, const Memory &memory, const Settings &settings,
+					  ORBIT_MAX(most_interrupts) std::span<const std::int32_t> interrupts) = 0;
 	ORBIT_REPEATABLE virtual orbit::result<DriverStatistics> statistics() = 0;
 };
 

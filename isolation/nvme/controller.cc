@@ -187,6 +187,19 @@ bool QueuePair::describe(Command &command, unsigned slot, const void *data, std:
 	return true;
 }
 
+const Namespace *QueuePair::find(std::uint32_t id)
+{
+	// They change seldom. Should they change meanwhile, the next one sees it.
+	if (const unsigned now = controller_.version_.load(std::memory_order_acquire); now != version_) {
+		namespaces_ = controller_.namespaces();
+		version_ = now;
+	}
+	for (const Namespace &space : namespaces_)
+		if (space.id == id)
+			return &space;
+	return nullptr;
+}
+
 result<void> QueuePair::submit(const Request &request)
 {
 	if (controller_.failed())
@@ -194,7 +207,7 @@ result<void> QueuePair::submit(const Request &request)
 	if (free_.empty())
 		return refused(-EAGAIN, "as many commands are under way as may be");
 
-	const Namespace *const space = controller_.find(request.nsid);
+	const Namespace *const space = find(request.nsid);
 	Command command;
 
 	if (!space)
@@ -291,9 +304,10 @@ std::size_t Controller::memory_for(const ControllerOptions &options) noexcept
 
 tl::unexpected<call_error> Controller::fail(const char *why) noexcept
 {
-	if (!failed_)
-		failed_ = why;
-	return refused(-ENOTRECOVERABLE, failed_);
+	const char *none = nullptr;
+
+	failed_.compare_exchange_strong(none, why);
+	return refused(-ENOTRECOVERABLE, failure());
 }
 
 void Controller::doorbell(unsigned queue, bool completion, unsigned value) const noexcept
@@ -301,12 +315,19 @@ void Controller::doorbell(unsigned queue, bool completion, unsigned value) const
 	registers_.write<std::uint32_t>(reg::doorbells + (2 * queue + completion) * stride_, value);
 }
 
-const Namespace *Controller::find(std::uint32_t id) const noexcept
+std::vector<Namespace> Controller::namespaces() const
 {
-	for (const Namespace &space : namespaces_)
+	const std::scoped_lock locked(namespaces_lock_);
+
+	return namespaces_;
+}
+
+std::optional<Namespace> Controller::find(std::uint32_t id) const
+{
+	for (const Namespace &space : namespaces())
 		if (space.id == id)
-			return &space;
-	return nullptr;
+			return space;
+	return std::nullopt;
 }
 
 result<void> Controller::wait_for(std::uint32_t mask, std::uint32_t value, std::chrono::milliseconds limit)
@@ -340,9 +361,8 @@ result<void> Controller::reset()
 	stride_ = 4u << cap_.dstrd();
 	page_ = smallest_page << cap_.mpsmin();
 
-	const std::size_t most_doorbells = reg::doorbells + 2 * std::size_t{stride_} * (options_.queues + 1);
-
-	if (cap_.mqes() < 2 || most_doorbells > registers_.size())
+	// Of the admin queue, and one more.
+	if (cap_.mqes() < 2 || reg::doorbells + 4 * std::size_t{stride_} > registers_.size())
 		return refused(-EPROTO, "the controller's capabilities make no sense");
 
 	const auto limit = cap_.to() * 500ms + 500ms;
@@ -373,7 +393,7 @@ result<void> Controller::take_admin_completions()
 	Completion completion;
 	bool any = false;
 
-	while (!failed_ && admin_->next(completion)) {
+	while (!failed() && admin_->next(completion)) {
 		any = true;
 		switch (admin_->slots_[completion.cid].tag) {
 		case tag_event:
@@ -385,8 +405,8 @@ result<void> Controller::take_admin_completions()
 		default: answer_ = completion;
 		}
 	}
-	if (failed_)
-		return refused(-ENOTRECOVERABLE, failed_);
+	if (failed())
+		return refused(-ENOTRECOVERABLE, failure());
 	if (any)
 		doorbell(0, true, admin_->head_);
 	return {};
@@ -397,8 +417,8 @@ result<Completion> Controller::admin(Command command)
 {
 	const auto end = std::chrono::steady_clock::now() + options_.timeout;
 
-	if (failed_)
-		return refused(-ENOTRECOVERABLE, failed_);
+	if (failed())
+		return refused(-ENOTRECOVERABLE, failure());
 	answer_.reset();
 	if (!admin_->put(command, tag_answer))
 		return fail("the admin queue is full");
@@ -495,7 +515,7 @@ result<void> Controller::read_namespaces()
 	}
 	for (const std::uint32_t id : ids) {
 		if (const auto done = identify(cns::identify_namespace, id); !done) {
-			if (failed_)
+			if (failed())
 				return done;
 			continue; // it has just gone
 		}
@@ -511,7 +531,10 @@ result<void> Controller::read_namespaces()
 			continue;
 		found.push_back({.id = id, .blocks = says.nsze, .block_bytes = 1u << format.lbads});
 	}
+	const std::scoped_lock locked(namespaces_lock_);
+
 	namespaces_ = std::move(found);
+	version_.fetch_add(1, std::memory_order_release);
 	return {};
 }
 
@@ -530,7 +553,8 @@ result<void> Controller::make_queues()
 	if (!granted)
 		return tl::unexpected(granted.error());
 
-	const unsigned queues = std::min({wanted, (granted->dw0 & 0xffff) + 1, (granted->dw0 >> 16) + 1});
+	const auto doorbells = static_cast<unsigned>((registers_.size() - reg::doorbells) / (2 * stride_)) - 1;
+	const unsigned queues = std::min({wanted, (granted->dw0 & 0xffff) + 1, (granted->dw0 >> 16) + 1, doorbells});
 
 	limits_.depth = entries - 1;
 	for (unsigned id = 1; id <= queues; id++) {
@@ -611,10 +635,10 @@ result<void> Controller::take_events()
 		command.nsid = ~0U;
 		command.prp1 = *memory_.iova_of(buffer_.data(), buffer_.size());
 		command.cdw10 = event.log_page() | (static_cast<std::uint32_t>(512 / 4) - 1) << 16;
-		if (const auto read = admin(command); !read && failed_)
+		if (const auto read = admin(command); !read && failed())
 			return tl::unexpected(read.error());
 		if (event.type() == 2) // a notice: namespaces have come, changed or gone
-			if (const auto read = read_namespaces(); !read && failed_)
+			if (const auto read = read_namespaces(); !read && failed())
 				return read;
 		command = {};
 		command.opcode = static_cast<std::uint8_t>(AdminOpcode::asynchronous_event_request);
@@ -651,28 +675,50 @@ void Controller::look_for_overdue(QueuePair &queue)
 	}
 }
 
-result<void> Controller::look_after()
+// With the lock of admin commands.
+result<void> Controller::look_at_controller()
 {
-	if (failed_)
-		return refused(-ENOTRECOVERABLE, failed_);
+	if (failed())
+		return refused(-ENOTRECOVERABLE, failure());
 
 	if (const char *const why = lost(registers_.read<std::uint32_t>(reg::csts)))
 		return fail(why);
 	if (const auto taken = take_admin_completions(); !taken)
 		return taken;
-	if (const auto taken = take_events(); !taken)
-		return taken;
+	return take_events();
+}
+
+result<void> Controller::look_after()
+{
+	const std::scoped_lock locked(admin_lock_);
+
+	if (const auto looked = look_at_controller(); !looked)
+		return looked;
 	for (const auto &queue : queues_)
 		look_for_overdue(*queue);
-	if (failed_)
-		return refused(-ENOTRECOVERABLE, failed_);
+	if (failed())
+		return refused(-ENOTRECOVERABLE, failure());
+	return {};
+}
+
+result<void> Controller::look_after(QueuePair &queue)
+{
+	const std::unique_lock locked(admin_lock_, std::try_to_lock);
+
+	if (locked) {
+		if (const auto looked = look_at_controller(); !looked)
+			return looked;
+		look_for_overdue(queue);
+	}
+	if (failed())
+		return refused(-ENOTRECOVERABLE, failure());
 	return {};
 }
 
 result<void> Controller::shut_down()
 {
-	if (failed_)
-		return refused(-ENOTRECOVERABLE, failed_);
+	if (failed())
+		return refused(-ENOTRECOVERABLE, failure());
 	registers_.write<std::uint32_t>(reg::cc, registers_.read<std::uint32_t>(reg::cc) | cc::shn_normal);
 	fail("the controller has been shut down");
 	return wait_for(csts::shst, csts::shst_complete, 10s);

@@ -3,8 +3,9 @@
 // An NVMe controller: the device layer of the driver. It owns the registers and the queues, and knows nothing of
 // domains.
 //
-// A controller and its queues are for one thread. Memory that the device sees comes from a DmaMemory, and nothing here
-// copies data. What the device writes is checked before it is believed: a completion of a command that is not under way
+// Each queue is for one thread at a time, and so is look_after() of it; shut_down() for when nobody else uses any. All else
+// is thread-safe, and no queue waits for another. Memory that the device sees comes from a DmaMemory, and nothing here copies
+// data. What the device writes is checked before it is believed: a completion of a command that is not under way
 // makes the controller one that has failed.
 //
 // Errors of commands are errno values: EIO, and where the status says more: ENOSPC (EFBIG for addresses past the end is
@@ -19,10 +20,12 @@
 #include <orbit/interface.hpp>
 #include <orbit/pci.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -120,6 +123,9 @@ public:
 	/// Commands that have ended since, as many as there is room for.
 	std::span<Outcome> poll(std::span<Outcome> room);
 
+	/// A namespace as this queue knows it, until its next submit(); null if there is none.
+	const Namespace *find(std::uint32_t id);
+
 	unsigned under_way() const noexcept { return busy_; }
 	unsigned depth() const noexcept { return static_cast<unsigned>(slots_.size()); }
 
@@ -158,6 +164,8 @@ private:
 	unsigned busy_ = 0;
 	std::vector<Slot> slots_; // by command identifier
 	std::vector<std::uint16_t> free_;
+	std::vector<Namespace> namespaces_; // as they were
+	unsigned version_ = 0;		    // of these
 };
 
 class Controller {
@@ -175,8 +183,8 @@ public:
 	Controller &operator=(const Controller &) = delete;
 
 	const Limits &limits() const noexcept { return limits_; }
-	std::span<const Namespace> namespaces() const noexcept { return namespaces_; }
-	const Namespace *find(std::uint32_t id) const noexcept;
+	std::vector<Namespace> namespaces() const;
+	std::optional<Namespace> find(std::uint32_t id) const;
 	const std::string &model() const noexcept { return model_; }
 	const std::string &serial() const noexcept { return serial_; }
 
@@ -187,10 +195,12 @@ public:
 	/// aborted; if the controller does not end them it has failed. To be called now and then, every 100 ms or so.
 	/// ENOTRECOVERABLE: it has failed, as it also may while queues are polled.
 	result<void> look_after();
+	/// The same with one of the queues: what all have in common somebody else may be at, and then it is not waited for.
+	result<void> look_after(QueuePair &queue);
 
-	bool failed() const noexcept { return failed_ != nullptr; }
+	bool failed() const noexcept { return failure() != nullptr; }
 	/// Why, in words.
-	const char *failure() const noexcept { return failed_; }
+	const char *failure() const noexcept { return failed_.load(std::memory_order_acquire); }
 
 	/// Has the controller write its cache and come to rest, as before power is cut. ETIMEDOUT.
 	result<void> shut_down();
@@ -215,6 +225,7 @@ private:
 	void ask_for_events();
 	result<void> take_admin_completions();
 	result<void> take_events();
+	result<void> look_at_controller();
 	void look_for_overdue(QueuePair &queue);
 	tl::unexpected<call_error> fail(const char *why) noexcept;
 	void doorbell(unsigned queue, bool completion, unsigned value) const noexcept;
@@ -231,15 +242,19 @@ private:
 	unsigned highest_namespace_ = 0;
 	bool lists_namespaces_ = false; // since version 1.1
 	unsigned events_ = 0; // that may be asked for at a time
+	std::mutex admin_lock_; // of what follows, once it is ready
 	std::vector<AsynchronousEvent> told_events_;
 	unsigned aborts_ = 0;	    // under way
 	unsigned most_aborts_ = 1;
 	std::optional<Completion> answer_; // to admin()
-	std::vector<Namespace> namespaces_;
 	std::unique_ptr<QueuePair> admin_;
-	std::vector<std::unique_ptr<QueuePair>> queues_;
 	std::span<std::byte> buffer_; // a page for what admin commands return
-	const char *failed_ = nullptr;
+
+	mutable std::mutex namespaces_lock_;
+	std::vector<Namespace> namespaces_;
+	std::atomic<unsigned> version_{0}; // of them
+	std::vector<std::unique_ptr<QueuePair>> queues_;
+	std::atomic<const char *> failed_{nullptr};
 };
 
 /// Ends all that a controller was doing by a reset of it, without its driver's help, for a device that has been cut off: so

@@ -14,43 +14,93 @@
 #include <cerrno>
 #include <chrono>
 #include <string>
+#include <sys/eventfd.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
 
 namespace orbit::nvme {
+
+/// A queue for each processor, 16 at most.
+inline unsigned default_queues()
+{
+	return std::clamp(std::thread::hardware_concurrency(), 1U, 16U);
+}
 
 struct DomainSettings {
 	std::string name = "nvme";
 	Zone data{0};   ///< Where callers' buffers are; the domain and the callers have part in it.
 	Zone queues{1}; ///< For the driver alone.
 	std::uint64_t iova = 0x10000000;
-	unsigned depth = 1023;
+	/// Of each is an object that serves (`domain->proxy<block::DeviceProxy>(n)`), with a thread and a queue of the controller: so
+	/// callers do not wait for one another. If the controller has fewer, some share one. Up to block::most_queues.
+	unsigned io_queues = default_queues();
+	unsigned depth = 1023; ///< Of each queue.
+	/// Callers' threads in the domain sleep until the controller interrupts, and do not look and nap meanwhile: that leaves
+	/// the processor to others, and takes longer. Needs MSI-X, or more than one vector of MSI: EOPNOTSUPP.
+	bool interrupts = false;
 	std::chrono::milliseconds command_timeout = std::chrono::seconds(10);
 	std::chrono::nanoseconds timeout = std::chrono::seconds(5); ///< Of each call.
 	Restarts restarts = {.most = 10};
 };
 
 /// How large the zone of the queues is to be. The heap rounds sizes of buffers up, by an eighth at most.
-inline std::size_t queues_bytes(unsigned depth)
+inline std::size_t queues_bytes(unsigned depth, unsigned io_queues = default_queues())
 {
-	return (Controller::memory_for({.depth = depth}) * 9 / 8 + 2 * isolation::page_bytes - 1) / isolation::page_bytes *
+	return (Controller::memory_for({.queues = io_queues, .depth = depth}) * 9 / 8 + 2 * isolation::page_bytes - 1) / isolation::page_bytes *
 	       isolation::page_bytes;
 }
 
 namespace detail {
 
-// Both services are the same object.
+// What all objects have.
 inline std::shared_ptr<Worker> worker(const isolation::Connection &connection)
 {
-	static const auto one = std::make_shared<Worker>(*connection.endpoint, connection.peer);
+	static const auto one = std::make_shared<Worker>(*connection.endpoint, connection.peer, connection.counters);
 
 	return one;
 }
 
-template <class Skeleton> Service service()
+inline Service driver()
 {
-	return {&Skeleton::interface_, [](const isolation::Connection &connection) -> std::shared_ptr<isolation::Skeleton> {
-			return std::make_shared<Skeleton>(worker(connection), connection);
+	return {&block::DriverSkeleton::interface_, [](const isolation::Connection &connection) -> std::shared_ptr<isolation::Skeleton> {
+			return std::make_shared<block::DriverSkeleton>(worker(connection), connection);
 		}};
 }
+
+inline Service devices(unsigned queues)
+{
+	return {&block::DeviceSkeleton::interface_, [](const isolation::Connection &connection) -> std::shared_ptr<isolation::Skeleton> {
+			return std::make_shared<block::DeviceSkeleton>(worker(connection)->make_device(), connection);
+		}, queues};
+}
+
+// Descriptors that count interrupts. The supervisor makes them and has the kernel raise them: it does so anew for each process of
+// the domain, and takes it back with the device. They carry no memory, and only the domain reads them. What a mad one does
+// to them, or has raised instead, wakes nobody but itself.
+class Events {
+public:
+	explicit Events(std::size_t number)
+	{
+		while (fds_.size() < number) {
+			const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+			if (fd < 0)
+				return;
+			fds_.push_back(fd);
+		}
+	}
+	Events(const Events &) = delete;
+	~Events()
+	{
+		for (const int fd : fds_)
+			close(fd);
+	}
+	const std::vector<int> &fds() const noexcept { return fds_; } // fewer if there is none left
+
+private:
+	std::vector<int> fds_;
+};
 
 } // namespace detail
 
@@ -70,14 +120,21 @@ inline DomainOptions domain_options(Supervisor &supervisor, pci::Device &device,
 				   .iova = settings.iova,
 				   .queues = settings.queues.number};
 
+	// One for the controller itself, and one for each queue.
+	const std::size_t vectors = std::min<std::size_t>(device.interrupts(), settings.io_queues + 1);
+	const auto events = std::make_shared<detail::Events>(settings.interrupts && vectors > 1 ? vectors : 0);
+	const auto io_queues = static_cast<std::uint32_t>(events->fds().size() > 1 ? events->fds().size() - 1 : settings.io_queues);
+	std::vector<int> kept = events->fds();
+
+	kept.push_back(device.descriptor());
 	return {.name = settings.name,
-		.services = {detail::service<block::DriverSkeleton>(), detail::service<block::DeviceSkeleton>()},
+		.services = {detail::driver(), detail::devices(settings.io_queues)},
 		.parts = {{settings.data, 0}, {settings.queues, queues.size()}},
 		.timeout = settings.timeout,
 		.restarts = settings.restarts,
 		.via = Via::ring,
 		.device = device.address().text(),
-		.keep_fds = {device.descriptor()},
+		.keep_fds = std::move(kept),
 		.silence = [&device]() -> result<void> {
 			// One that works comes to rest by itself, in much less time than a reset takes.
 			if (device.cut_off() && bring_to_rest(device))
@@ -89,16 +146,24 @@ inline DomainOptions domain_options(Supervisor &supervisor, pci::Device &device,
 				return {};
 			return done;
 		},
-		.set_up = [&device, data, queues, iova_of, memory, depth = settings.depth,
-			   timeout = settings.command_timeout](const std::shared_ptr<isolation::Transport> &transport,
+		.set_up = [&device, data, queues, iova_of, memory, interrupts = settings.interrupts, vectors, events,
+			   given = block::Settings{.queues = io_queues,
+						   .depth = settings.depth,
+						   .timeout_ms = static_cast<std::uint32_t>(settings.command_timeout.count())}](const std::shared_ptr<isolation::Transport> &transport,
 							       const isolation::Connection &connection) -> result<void> {
 			for (const auto zone : {data, queues})
 				if (auto mapped = device.map_dma({zone.data(), zone.size(), iova_of(zone)}); !mapped)
 					return mapped;
 			if (auto enabled = device.enable(); !enabled)
 				return enabled;
+			if (interrupts && vectors < 2)
+				return isolation::refused(-EOPNOTSUPP, "the controller has no MSI-X: let it be polled");
+			if (interrupts && events->fds().size() < vectors)
+				return isolation::refused(-EMFILE, "there is no descriptor left for interrupts");
+			if (auto set = device.set_interrupts(events->fds()); !set)
+				return set;
 			return block::DriverProxy(transport, connection)
-				.start(device.descriptor(), memory, depth, static_cast<std::uint32_t>(timeout.count()));
+				.start(device.descriptor(), memory, given, events->fds());
 		}};
 }
 

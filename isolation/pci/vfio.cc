@@ -322,12 +322,9 @@ result<void> Device::cut_off_locked()
 		}
 	}
 
-	auto off = question<vfio_irq_set>();
-
-	off.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
-	off.index = interrupt_index_;
-	if (vectors_)
-		ioctl(fd_, VFIO_DEVICE_SET_IRQS, &off); // fails where there are none
+	// All kinds, for a driver may have turned others on. It fails where there are none.
+	for (const unsigned index : {VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_INTX_IRQ_INDEX})
+		(void)set_events(index, {});
 	return done;
 }
 

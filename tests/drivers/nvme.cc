@@ -101,7 +101,7 @@ TEST_F(Nvme, SaysWhatLinuxSaysOfIt)
 	EXPECT_EQ(on.controller->serial(), "orbit");
 	EXPECT_EQ(on.device->identity().class_code, 0x010802u);
 	for (const auto &[id, space] : known) {
-		const Namespace *const ours = on.controller->find(id);
+		const auto ours = on.controller->find(id);
 
 		ASSERT_TRUE(ours);
 		EXPECT_EQ(std::to_string(ours->block_bytes), space.block);

@@ -6,9 +6,11 @@
 
 #include <atomic>
 #include <csignal>
+#include <fstream>
 #include <map>
 #include <poll.h>
 #include <set>
+#include <sstream>
 
 namespace {
 
@@ -18,6 +20,7 @@ using orbit::block::Space;
 
 constexpr unsigned depth = 127;
 constexpr unsigned at_once = 64;
+constexpr unsigned most_callers = 6; // more than the controller has queues
 
 class NvmeDomain : public testing::Test {
 protected:
@@ -28,7 +31,7 @@ protected:
 		auto opened = orbit::pci::Device::open(address());
 		ASSERT_TRUE(opened) << words_of(opened);
 		device = std::move(*opened);
-		auto made = Supervisor::create({.zones = {{12 << 20, 12 << 20}, {nvme::queues_bytes(depth), 0}},
+		auto made = Supervisor::create({.zones = {{12 << 20, 12 << 20}, {nvme::queues_bytes(depth, most_callers), 0}},
 						.report = [this](const DomainReport &report) {
 							const std::scoped_lock locked(mutex);
 							reports.push_back(report);
@@ -303,6 +306,194 @@ TEST_F(NvmeDomain, KillsLoseNothingAndTearNothing)
 	}
 	close(file);
 	EXPECT_EQ(lost, 0u) << "by Linux";
+}
+
+// Several callers, each with an object of the domain, and a queue as far as they go.
+class Callers : public NvmeDomain, public testing::WithParamInterface<bool> {
+protected:
+	void start(unsigned callers)
+	{
+		NvmeDomain::start(nvme::domain_options(*supervisor, *device,
+						       {.io_queues = callers, .depth = depth, .interrupts = GetParam(), .restarts = {.most = 10000}}));
+		if (queue)
+			queues_of_controller = calls->limits()->queues;
+	}
+
+	// The n-th caller's at work in its own part of the device: writes, and reads what it has written. How many blocks were wrong.
+	std::size_t work(unsigned caller, unsigned rounds, const std::function<bool()> &enough)
+	{
+		constexpr unsigned places = 24;
+		auto proxy = domain->proxy<block::DeviceProxy>(caller);
+		EXPECT_TRUE(proxy) << words_of(proxy);
+		if (!proxy)
+			return 1;
+		Queue own(std::make_shared<block::DeviceProxy>(std::move(*proxy)), supervisor->endpoint(), domain->connection().peer,
+			  domain->recovery(), places);
+		std::size_t wrong = 0;
+
+		for (unsigned round = 1; round <= rounds || !enough(); round++)
+			for (const Op op : {Op::write, Op::read}) {
+				for (unsigned i = 0; i < places; i++) {
+					rref<std::byte[]> bytes = buffer(4096);
+					const std::uint64_t lba = (caller * places + i) * 8;
+
+					if (op == Op::write)
+						fill(bytes.elements(), 1, lba, round);
+					EXPECT_TRUE(own.submit({.tag = lba, .lba = lba, .data = {}, .space = 1, .blocks = 8, .op = op}, std::move(bytes)));
+				}
+				while (own.under_way())
+					for (const Finished &finished : own.finish(places / 2)) {
+						EXPECT_EQ(finished.error, 0) << "of caller " << caller;
+						wrong += finished.error || !holds(finished.data.elements(), 1, finished.tag, round);
+						ended[caller]++;
+					}
+			}
+		return wrong;
+	}
+
+	std::size_t work_all(unsigned callers, unsigned rounds, const std::function<bool()> &enough)
+	{
+		std::atomic<std::size_t> wrong{0};
+		std::vector<std::thread> threads;
+
+		for (unsigned caller = 0; caller < callers; caller++)
+			threads.emplace_back([&, caller] { wrong += work(caller, rounds, enough); });
+		for (std::thread &thread : threads)
+			thread.join();
+		return wrong;
+	}
+
+	// What the driver says of a queue, where orbitctl finds it.
+	std::uint64_t requests_of(unsigned number)
+	{
+		orbit::isolation::DeviceCounters counters{};
+
+		for (const std::string &name : names_in("/proc/self/fd")) {
+			char target[256];
+			const std::string path = "/proc/self/fd/" + name;
+			const ssize_t n = readlink(path.c_str(), target, sizeof(target));
+			if (std::string_view(target, static_cast<std::size_t>(std::max<ssize_t>(n, 0))).find("orbit-device:") == std::string_view::npos)
+				continue;
+			const int file = open(path.c_str(), O_RDONLY);
+			EXPECT_EQ(pread(file, static_cast<void *>(&counters), sizeof(counters), 0), ssize_t{sizeof(counters)});
+			close(file);
+		}
+		EXPECT_EQ(counters.queues, queues_of_controller);
+		return counters.queue[number].requests;
+	}
+
+	// Interrupts that the kernel has counted, of vector 1 and so on.
+	static std::uint64_t interrupts_of_queues()
+	{
+		std::ifstream all("/proc/interrupts");
+		std::uint64_t sum = 0;
+
+		for (std::string line; std::getline(all, line);) {
+			const auto vector = line.find("vfio-msix[");
+			if (vector == line.npos || line.compare(vector, 12, "vfio-msix[0]") == 0 || line.find(address()) == line.npos)
+				continue;
+			std::istringstream numbers(line.substr(line.find(':') + 1));
+			for (std::uint64_t number; numbers >> number;)
+				sum += number;
+		}
+		return sum;
+	}
+
+	unsigned queues_of_controller = 0;
+	std::atomic<std::uint64_t> ended[most_callers] = {}; // of each caller's requests
+};
+
+TEST_P(Callers, HaveQueuesOfTheirOwn)
+{
+	start(3);
+	ASSERT_TRUE(queue);
+	EXPECT_EQ(queues_of_controller, 3u);
+	EXPECT_EQ(work_all(3, 4, [] { return true; }), 0u);
+	for (unsigned number = 0; number < 3; number++)
+		EXPECT_EQ(requests_of(number), 4u * 2 * 24) << "of queue " << number;
+	if (GetParam())
+		EXPECT_GT(interrupts_of_queues(), 0u);
+	else
+		EXPECT_EQ(interrupts_of_queues(), 0u);
+	EXPECT_FALSE(domain->proxy<block::DeviceProxy>(3));
+
+	auto driver = domain->proxy<block::DriverProxy>();
+	ASSERT_TRUE(driver) << words_of(driver);
+	const auto statistics = driver->statistics();
+	ASSERT_TRUE(statistics) << words_of(statistics);
+	EXPECT_EQ(statistics->requests, 3u * 4 * 2 * 24);
+	EXPECT_EQ(statistics->queues, 3u);
+	EXPECT_EQ(statistics->errors, 0u);
+	EXPECT_EQ(statistics->under_way, 0u);
+	EXPECT_EQ(error_of(driver->start(device->descriptor(), {}, {}, {})), EALREADY);
+}
+
+TEST_P(Callers, ShareQueuesWhenThereAreFewer)
+{
+	start(most_callers);
+	ASSERT_TRUE(queue);
+	ASSERT_EQ(queues_of_controller, 4u) << "see devices() of tests/drivers.py";
+	EXPECT_EQ(work_all(most_callers, 4, [] { return true; }), 0u);
+	for (unsigned number = 0; number < 4; number++)
+		EXPECT_EQ(requests_of(number), (number < 2 ? 2u : 1u) * 4 * 2 * 24) << "of queue " << number;
+
+	// Calls one at a time, too, and of what is slow beside what is not.
+	std::vector<std::thread> threads;
+	for (unsigned caller = 0; caller < most_callers; caller++)
+		threads.emplace_back([&, caller] {
+			auto proxy = domain->proxy<block::DeviceProxy>(caller);
+			ASSERT_TRUE(proxy);
+			for (int i = 0; i < 4; i++)
+				EXPECT_TRUE(proxy->read(caller < 4 ? 3 : 1, 4096 + caller * 8, 8, buffer(4096)));
+		});
+	for (std::thread &thread : threads)
+		thread.join();
+}
+
+TEST_P(Callers, LoseNothingWhenTheDriverIsKilled)
+{
+	std::atomic<unsigned> killed{0};
+
+	start(3);
+	ASSERT_TRUE(queue);
+	std::thread killer([&] {
+		std::mt19937 when(7);
+
+		while (killed < 5) {
+			std::uint64_t before[3];
+
+			// Each caller has got something of this one: what three in a row die of is given up.
+			std::copy_n(ended, 3, before);
+			EXPECT_TRUE(wait_until([&] { return std::equal(before, before + 3, ended, std::not_equal_to<>()); }));
+			std::this_thread::sleep_for(std::chrono::microseconds(when() % 50000));
+			if (const pid_t pid = domain->pid(); pid > 0 && kill(pid, SIGKILL) == 0)
+				killed++;
+		}
+	});
+	EXPECT_EQ(work_all(3, 1, [&] { return killed == 5; }), 0u);
+	killer.join();
+	EXPECT_TRUE(wait_until([&] { return domain->statistics().running; }));
+	EXPECT_GE(domain->statistics().starts, 6u);
+	EXPECT_EQ(supervisor->census().lost, 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(That, Callers, testing::Bool(), [](const auto &with) { return with.param ? "Sleep" : "Poll"; });
+
+TEST_F(NvmeDomain, InterruptsNeedMsiX)
+{
+	const auto all = devices_of("010802");
+	ASSERT_EQ(all.size(), 2u) << "see devices() of tests/drivers.py";
+	ASSERT_TRUE(give(all[1], "vfio-pci"));
+	auto opened = orbit::pci::Device::open(all[1]);
+	ASSERT_TRUE(opened) << words_of(opened);
+	EXPECT_EQ((*opened)->interrupts(), 1u);
+
+	auto refused = supervisor->start(nvme::domain_options(*supervisor, **opened, {.depth = depth, .interrupts = true}));
+	EXPECT_EQ(error_of(refused), EOPNOTSUPP);
+	EXPECT_NE(std::string(words_of(refused)).find("MSI-X"), std::string::npos) << words_of(refused);
+	auto polled = supervisor->start(nvme::domain_options(*supervisor, **opened, {.depth = depth}));
+	ASSERT_TRUE(polled) << words_of(polled);
+	EXPECT_TRUE((*polled)->proxy<block::DeviceProxy>()->read(1, 0, 8, buffer(4096)));
 }
 
 // What crashes cost, by this machine's clock: the figures are for people, who know what that is worth.

@@ -5,7 +5,9 @@
 #include "domain_test.h"
 
 #include <fstream>
+#include <linux/vfio.h>
 #include <random>
+#include <sys/ioctl.h>
 
 namespace {
 
@@ -18,11 +20,12 @@ enum Madness : std::uint64_t {
 	garbage_doorbells,
 	garbage_outcomes,
 	garbage_rings,
+	other_interrupts,
 	no_outcome,
 	no_answer,
 	madnesses
 };
-const char *const names[] = {"ForeignMemory", "GarbageQueues", "GarbageDoorbells", "GarbageOutcomes", "GarbageRings", "NoOutcome", "NoAnswer"};
+const char *const names[] = {"ForeignMemory", "GarbageQueues", "GarbageDoorbells", "GarbageOutcomes", "GarbageRings", "OtherInterrupts", "NoOutcome", "NoAnswer"};
 static_assert(std::size(names) == madnesses);
 
 // --- in the domain
@@ -31,7 +34,8 @@ class MadWorker final : public block::Device, public block::Driver {
 public:
 	explicit MadWorker(orbit::isolation::Endpoint &endpoint) : endpoint_(endpoint) {}
 
-	orbit::result<void> start(std::int32_t device, const block::Memory &memory, std::uint32_t depth, std::uint32_t) override
+	orbit::result<void> start(std::int32_t device, const block::Memory &memory, const block::Settings &,
+				  std::span<const std::int32_t> interrupts) override
 	{
 		auto bar = orbit::pci::Bar::map(device, 0);
 		auto bytes = endpoint_.make_array_for_overwrite<std::byte>(Zone{memory.queues}, nvme::Controller::memory_for({.depth = depth}));
@@ -39,6 +43,8 @@ public:
 		if (!bar || !bytes)
 			return orbit::failed(EIO);
 		bar_.emplace(std::move(*bar));
+		device_ = device;
+		interrupts_.assign(interrupts.begin(), interrupts.end());
 		queues_ = std::move(*bytes);
 		end_ = reinterpret_cast<std::byte *>(memory.address) + memory.bytes;
 		// It says that it has a GiB more than it was given.
@@ -99,11 +105,35 @@ private:
 					for (auto at = reinterpret_cast<std::uint64_t *>(begin); at < reinterpret_cast<std::uint64_t *>(end); at++)
 						*at = random_();
 			}
+		} else if (madness == other_interrupts) {
+			// It takes MSI-X from the supervisor, has the device's pin raised for it instead, and counts what never came.
+			const std::uint64_t most = ~std::uint64_t{0} - 1;
+			set_interrupts(VFIO_PCI_MSIX_IRQ_INDEX, {});
+			set_interrupts(VFIO_PCI_INTX_IRQ_INDEX, std::span(interrupts_).first(1));
+			for (const int event : interrupts_)
+				if (::write(event, &most, sizeof(most)) < 0)
+					break; // it is full
 		} else if (madness == no_answer) {
 			for (;;)
 				pause();
 		}
 		std::this_thread::sleep_for(std::chrono::milliseconds(100));
+	}
+	void set_interrupts(unsigned index, std::span<const int> events) const
+	{
+		vfio_irq_set set{};
+
+		set.argsz = static_cast<std::uint32_t>(sizeof(set) + events.size_bytes());
+		set.flags = VFIO_IRQ_SET_ACTION_TRIGGER | (events.empty() ? VFIO_IRQ_SET_DATA_NONE : VFIO_IRQ_SET_DATA_EVENTFD);
+		set.index = index;
+		set.count = static_cast<std::uint32_t>(events.size());
+		std::vector<std::byte> what(set.argsz);
+
+		std::memcpy(what.data(), &set, sizeof(set));
+		if (!events.empty())
+			std::memcpy(what.data() + sizeof(set), events.data(), events.size_bytes());
+		if (ioctl(device_, VFIO_DEVICE_SET_IRQS, what.data()))
+			std::perror("interrupts");
 	}
 	void doorbell(std::size_t number, std::uint32_t value)
 	{
@@ -117,6 +147,8 @@ private:
 	std::optional<nvme::DmaMemory> memory_;
 	std::unique_ptr<nvme::Controller> controller_;
 	std::byte *end_ = nullptr;
+	int device_ = -1;
+	std::vector<int> interrupts_;
 };
 
 // Both services are the same object.
@@ -146,7 +178,7 @@ TEST_P(MadDriver, HurtsNobody)
 	ASSERT_TRUE(device) << words_of(device);
 	auto supervisor = Supervisor::create({.zones = {{4 << 20, 4 << 20}, {nvme::queues_bytes(depth), 0}}});
 	ASSERT_TRUE(supervisor) << words_of(supervisor);
-	auto options = nvme::domain_options(**supervisor, **device, {.depth = depth, .timeout = std::chrono::seconds(3), .restarts = {.most = 0}});
+	auto options = nvme::domain_options(**supervisor, **device, {.depth = depth, .interrupts = GetParam() == other_interrupts, .timeout = std::chrono::seconds(3), .restarts = {.most = 0}});
 	auto good = options;
 
 	options.services = {mad<block::DriverSkeleton>(), mad<block::DeviceSkeleton>()};
