@@ -93,7 +93,8 @@ help:
 	@echo 'make test-debug  those of the kernel and the promises on a kernel with all checkers, as after each change of'
 	@echo '               the patches (ORBIT_TEST_ALL=1: also what takes minutes there)'
 	@echo 'make test-distro  the promises on the kernel of this distribution, with all that it can turn on'
-	@echo 'make test-drivers  drivers in domains, on the kernel of this distribution, with devices behind an IOMMU'
+	@echo 'make test-drivers  drivers in domains, on the kernel of this distribution and on the patched one, with devices'
+	@echo '               behind an IOMMU; or only on DRIVERS_KERNEL=<directory>'
 	@echo '               (DRIVER_KILLS=1000 kills one as often, DRIVER_PACKETS=1000000 go each way)'
 	@echo 'make test-models  the drivers of Linux on the network card that isolation/models gives QEMU'
 	@echo '               (MODEL_RESETS=100 resets it as often under traffic)'
@@ -153,10 +154,12 @@ demo-drivers: deps
 	@$(MAKE) -s -j$(JOBS) $(driver_examples)
 	@tests/drivers.py --build $(BUILD) $(if $(DRIVERS_KERNEL),--kernel "$(DRIVERS_KERNEL)") --demo $(DEMO_SECONDS)
 
+test-drivers: driver_options = $(if $(DRIVER_KILLS),--kills $(DRIVER_KILLS)) $(if $(DRIVER_PACKETS),--packets $(DRIVER_PACKETS))
 test-drivers: deps
 	@$(MAKE) -s -C isolation/models deps
 	@$(MAKE) -s -j$(JOBS) $(drivers) $(driver_examples)
-	@tests/drivers.py --build $(BUILD) $(if $(DRIVERS_KERNEL),--kernel "$(DRIVERS_KERNEL)") $(if $(DRIVER_KILLS),--kills $(DRIVER_KILLS)) $(if $(DRIVER_PACKETS),--packets $(DRIVER_PACKETS))
+	@$(if $(DRIVERS_KERNEL),,tests/drivers.py --build $(BUILD) $(driver_options) &&) \
+	kernel=$$($(call kernel,vm,$(or $(DRIVERS_KERNEL),$(KERNEL)))) && tests/drivers.py --build $(BUILD) --kernel "$$kernel" $(driver_options)
 
 test-models: deps
 	@$(MAKE) -s -C isolation/models deps

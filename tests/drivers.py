@@ -8,7 +8,7 @@ the series and what linux-patches/devices.config asks for.  The devices are QEMU
 of 512 and 4096 bytes, and one that is slow, has a sector that cannot be read, one that cannot
 be written, and cannot be flushed.  Network cards are those of isolation/models, for programs
 whose names begin with ixgbe: two in one guest, on one wire, of which the other end is Linux's.
-BUILD/results/drivers.json, cards.json and mad.json keep what was said.
+BUILD/results/drivers.json, cards.json and mad.json keep what was said, of a kernel with the series in drivers-series.json and so on.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def main():
         environment += f" GTEST_FILTER={options.filter}"
     if options.demo:
         return demo(kernel, environment, options.build, options.demo)
-    cases = []
+    cases, suffix = [], "-series" if options.kernel else ""
     tests = [vm.Test(path.name, [str(path)], seconds)
              for path in everything.expect(cases, "programs of tests/drivers",
                                            everything.programs(options.build, "drivers"))
@@ -135,14 +135,14 @@ def main():
     with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
         if others:
             machine = vm.Machine(kernel, iommu=True, devices=devices(work), files=fio())
-            cases += everything.run_guest("drivers", machine, others, options.build / "results", environment)
+            cases += everything.run_guest(f"drivers{suffix}", machine, others, options.build / "results", environment)
         if on_cards:
             machine = vm.Machine(kernel, iommu=True, devices=cards(work, (0, 0)), models=models.build_models())
             # A driver that is out of its mind makes mistakes: it has a machine of its own.
             for name, tests, wrong in (("cards", [test for test in on_cards if test.name != MAD], mistakes),
                                        ("mad", [test for test in on_cards if test.name == MAD], None)):
                 if tests:
-                    cases += everything.run_guest(name, machine, tests, options.build / "results", environment)
+                    cases += everything.run_guest(f"{name}{suffix}", machine, tests, options.build / "results", environment)
                     cases += wrong(work) if wrong else []
     return vm.conclude(cases)
 
