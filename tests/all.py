@@ -67,6 +67,7 @@ NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNo
                "P10_Access.DestructionInAForkedChildLeavesTheParents",
                "Containers.ThreadsOfATaskShareItsView", "Tasks.ThreadsDoNotOutliveThem",
                "Tasks.MayStartThreadsAndJoinThem", "Tasks.MayKeepThreadsThatAreAskedFor",
+               "Scan.OnlyTheTasksThreadCanScan",
                "Check.AForkedChildMayMakeOrbitsOfItsOwn", "DomainsOverRings.EachServiceHasAThreadOfItsOwn",
                "Via/Objects.*",
                # Minimal inheritance is refused with a sanitizer; and a race for descriptors is wanted there.

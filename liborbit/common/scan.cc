@@ -192,9 +192,12 @@ public:
 		: scan_(*scan), fn_(fn), user_(user), options_(options), out_(*out),
 		  most_(std::max(longest / scan->unit, std::size_t{1}))
 	{
-		// What is looked at before the backend hears of it is held: a little of the whole.
+		// What is looked at before the backend hears of it is held: a little of the whole. Where nothing is, it
+		// should be told seldom, for each time costs a flush of the TLB.
 		if (serving_backend->scan_holds())
 			most_ = std::clamp(scan->nr_units / 256, std::size_t{1}, most_);
+		else
+			batch_ = most_ = std::max(scan->nr_units / 8, most_);
 	}
 
 	int run()
