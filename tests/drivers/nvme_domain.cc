@@ -20,6 +20,7 @@ using orbit::block::Space;
 
 constexpr unsigned depth = 127;
 constexpr unsigned at_once = 64;
+constexpr unsigned deepest = 1024;
 constexpr unsigned most_callers = 6; // more than the controller has queues
 
 class NvmeDomain : public testing::Test {
@@ -31,7 +32,7 @@ protected:
 		auto opened = orbit::pci::Device::open(address());
 		ASSERT_TRUE(opened) << words_of(opened);
 		device = std::move(*opened);
-		auto made = Supervisor::create({.zones = {{12 << 20, 12 << 20}, {nvme::queues_bytes(depth, most_callers), 0}},
+		auto made = Supervisor::create({.zones = {{12 << 20, 12 << 20}, {std::max(nvme::queues_bytes(depth, most_callers), nvme::queues_bytes(deepest, 1)), 0}},
 						.report = [this](const DomainReport &report) {
 							const std::scoped_lock locked(mutex);
 							reports.push_back(report);
@@ -128,6 +129,25 @@ TEST_F(NvmeDomain, ReadsWhatItHasWritten)
 		EXPECT_EQ(ended.size(), 300u);
 	}
 	EXPECT_EQ(queue->repeats(), 0u);
+}
+
+TEST_F(NvmeDomain, HasAQueueOf1024)
+{
+	std::set<std::uint64_t> ended;
+
+	start(nvme::domain_options(*supervisor, *device, {.io_queues = 1, .depth = deepest}));
+	ASSERT_TRUE(queue);
+	EXPECT_EQ(calls->limits()->depth, deepest);
+	Queue deep(calls, supervisor->endpoint(), domain->connection().peer, domain->recovery(), deepest);
+	for (unsigned i = 0; i < deepest; i++)
+		ASSERT_TRUE(deep.submit({.tag = i, .lba = i, .data = {}, .space = 1, .blocks = 1, .op = Op::read}, buffer(512)));
+	EXPECT_EQ(error_of(deep.submit({.tag = deepest, .lba = 0, .data = {}, .space = 1, .blocks = 0, .op = Op::flush})), EAGAIN);
+	while (deep.under_way())
+		for (const Finished &finished : deep.finish(deepest)) {
+			EXPECT_EQ(finished.error, 0);
+			EXPECT_TRUE(ended.insert(finished.tag).second);
+		}
+	EXPECT_EQ(ended.size(), deepest);
 }
 
 TEST_F(NvmeDomain, SaysWhatIsWrongWithARequest)
@@ -311,10 +331,10 @@ TEST_F(NvmeDomain, KillsLoseNothingAndTearNothing)
 // Several callers, each with an object of the domain, and a queue as far as they go.
 class Callers : public NvmeDomain, public testing::WithParamInterface<bool> {
 protected:
-	void start(unsigned callers)
+	void start(unsigned callers, unsigned deep = depth)
 	{
 		NvmeDomain::start(nvme::domain_options(*supervisor, *device,
-						       {.io_queues = callers, .depth = depth, .interrupts = GetParam(), .restarts = {.most = 10000}}));
+						       {.io_queues = callers, .depth = deep, .interrupts = GetParam(), .restarts = {.most = 10000}}));
 		if (queue)
 			queues_of_controller = calls->limits()->queues;
 	}
@@ -400,7 +420,7 @@ protected:
 	}
 
 	unsigned queues_of_controller = 0;
-	std::atomic<std::uint64_t> ended[most_callers] = {}; // of each caller's requests
+	std::atomic<std::uint64_t> ended[block::most_queues] = {}; // of each caller's requests
 };
 
 TEST_P(Callers, HaveQueuesOfTheirOwn)
@@ -450,6 +470,21 @@ TEST_P(Callers, ShareQueuesWhenThereAreFewer)
 		thread.join();
 }
 
+TEST_P(Callers, AreAsManyAsThereMayBe)
+{
+	constexpr unsigned all = block::most_queues;
+
+	start(all, 7);
+	ASSERT_TRUE(queue);
+	EXPECT_EQ(calls->limits()->depth, 7u);
+	for (const unsigned caller : {0u, all / 2, all - 1})
+		EXPECT_EQ(work(caller, 1, [] { return true; }), 0u);
+	queue.reset();
+	domain.reset();
+	EXPECT_EQ(error_of(supervisor->start(nvme::domain_options(*supervisor, *device, {.io_queues = all + 1, .depth = 7, .interrupts = GetParam()}))), EINVAL);
+	EXPECT_EQ(error_of(supervisor->start(nvme::domain_options(*supervisor, *device, {.io_queues = 0, .depth = 7, .interrupts = GetParam()}))), EINVAL);
+}
+
 TEST_P(Callers, LoseNothingWhenTheDriverIsKilled)
 {
 	std::atomic<unsigned> killed{0};
@@ -478,6 +513,41 @@ TEST_P(Callers, LoseNothingWhenTheDriverIsKilled)
 }
 
 INSTANTIATE_TEST_SUITE_P(That, Callers, testing::Bool(), [](const auto &with) { return with.param ? "Sleep" : "Poll"; });
+
+// How often threads of a process have gone to sleep.
+std::uint64_t sleeps_of(pid_t pid)
+{
+	const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
+	std::uint64_t sum = 0;
+
+	for (const std::string &task : names_in(tasks)) {
+		std::ifstream status(tasks + '/' + task + "/status");
+		for (std::string line; std::getline(status, line);)
+			if (line.starts_with("voluntary_ctxt_switches:"))
+				sum += std::stoull(line.substr(line.find(':') + 1));
+	}
+	return sum;
+}
+
+TEST_F(NvmeDomain, WithInterruptsItSleepsAndDoesNotNap)
+{
+	constexpr unsigned reads = 10; // of what is slow
+
+	start(nvme::domain_options(*supervisor, *device, {.io_queues = 1, .depth = depth, .interrupts = true}));
+	ASSERT_TRUE(queue);
+	const auto begin = std::chrono::steady_clock::now();
+	const std::uint64_t before = sleeps_of(domain->pid());
+
+	for (unsigned i = 0; i < reads; i++)
+		EXPECT_TRUE(calls->read(3, 4096 + 8 * i, 8, buffer(4096)));
+	const auto sleeps = sleeps_of(domain->pid()) - before;
+	const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin).count();
+
+	EXPECT_GT(sleeps, 0u);
+	// Some for each read, and some for looking after the controller now and then; a driver that naps for 20 us has many more.
+	EXPECT_LT(sleeps, 20u * reads + static_cast<std::uint64_t>(ms) / 10);
+	std::printf("%u reads in %lld ms: %llu sleeps\n", reads, static_cast<long long>(ms), static_cast<unsigned long long>(sleeps));
+}
 
 TEST_F(NvmeDomain, InterruptsNeedMsiX)
 {

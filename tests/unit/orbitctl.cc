@@ -375,6 +375,8 @@ TEST(Orbitctl_Domains, FilesThatMakeNoSense)
 	std::ostringstream drawn, problems;
 	EXPECT_EQ(orbitctl::run({"top", "-n", "1", std::to_string(getpid())}, drawn, problems), 0);
 	EXPECT_NE(drawn.str().find("IO/S"), std::string::npos) << drawn.str();
+	EXPECT_EQ(orbitctl::run({"list", std::to_string(getpid())}, drawn, problems), 0);
+	EXPECT_NE(drawn.str().find(": its driver says: 63 queues, "), std::string::npos) << drawn.str();
 	counters->queues = 0;
 	ASSERT_EQ(pwrite(said, counters.get(), sizeof(*counters), 0), ssize_t{sizeof(*counters)});
 	EXPECT_EQ(list()[0].queues, std::nullopt) << "it says nothing";
