@@ -8,6 +8,7 @@
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -584,6 +585,143 @@ TEST(Scan, WhatIsGivenAwayIsScanned)
 	EXPECT_EQ(seen.digest, expected);
 	EXPECT_EQ(seen.twice + seen.missed, 0U);
 	EXPECT_EQ(value_or_throw(orbit.call(pool, scan_one, pool.span(), page)).digest, digest(pool.span()));
+}
+
+// ---- What is held
+
+// Pages that are kept for snapshots of a pool; -1 if nobody tells.
+long count_versions(const orbit::Pool &pool)
+{
+	std::ifstream info("/proc/self/fdinfo/" + std::to_string(orbit_pool_fd(pool.raw())));
+	std::string key;
+	long value = -1;
+
+	while (info >> key)
+		if (key == "versions:")
+			info >> value;
+	return value;
+}
+
+// Two ways between main and a task, which take turns.
+struct Turns {
+	Pipe to_task, to_main;
+	std::array<int, 2> fds{to_task.read_end, to_main.write_end};
+
+	// In a task, by the descriptors: it is main's turn, until that is over.
+	static void pass(std::array<int, 2> fds)
+	{
+		char byte = 0;
+
+		if (write(fds[1], &byte, 1) != 1 || read(fds[0], &byte, 1) != 1)
+			abort();
+	}
+	bool wait() const
+	{
+		char byte;
+
+		return to_main.get(byte);
+	}
+	void give() const { to_task.put('x'); }
+};
+
+TEST(Scan, WhatMainOverwritesComesNext)
+{
+	const Turns turns;
+	const orbit::Pool pool = make_pool(512 * page);
+	orbit::Orbit orbit = make_orbit({.keep_fds = turns.fds});
+
+	fill(pool, 11);
+
+	const std::uint64_t expected = digest(pool.span());
+	// Main's turn is in the first unit and in the tenth; it overwrites three pages each time.
+	auto task = value_or_throw(orbit.call_async(
+		pool,
+		[](std::span<std::byte> range, std::array<int, 2> fds) {
+			struct {
+				std::array<std::size_t, 4> after_first;
+				std::uint64_t digest, overtaken, units;
+			} found{};
+			std::uint64_t calls = 0;
+			const auto done = orbit::scan(range, [&](Bytes bytes) {
+				if (calls == 0 || calls == 9)
+					Turns::pass(fds);
+				if (calls < found.after_first.size())
+					found.after_first[calls] = static_cast<std::size_t>(bytes.data() - range.data()) / page;
+				calls++;
+				found.digest += digest(bytes);
+			});
+
+			found.overtaken = done ? done->overtaken : 0;
+			found.units = done ? done->units : 0;
+			return found;
+		},
+		pool.span(), turns.fds));
+
+	for (const std::array<std::size_t, 3> &pages : {std::array<std::size_t, 3>{400, 17, 333}, {500, 0, 17}}) {
+		ASSERT_TRUE(turns.wait());
+		for (const std::size_t at : pages)
+			pool.data()[at * page] ^= std::byte{1};
+		turns.give();
+	}
+
+	const auto found = value_or_throw(task.wait());
+
+	EXPECT_EQ(found.digest, expected);
+	EXPECT_EQ(found.units, 512U);
+	if (has_feature(ORBIT_FEATURE_SCAN)) {
+		EXPECT_EQ(found.after_first, (std::array<std::size_t, 4>{0, 400, 17, 333}));
+		EXPECT_EQ(found.overtaken, 4U);
+	} else {
+		EXPECT_EQ(found.after_first, (std::array<std::size_t, 4>{0, 1, 2, 3}));
+		EXPECT_EQ(found.overtaken, 0U);
+	}
+}
+
+TEST(Scan, NothingIsHeldOfWhatItIsDoneWith)
+{
+	const Turns turns;
+	const orbit::Pool pool = make_pool(1024 * page);
+	orbit::Orbit orbit = make_orbit({.keep_fds = turns.fds});
+
+	for (const bool by_scan : {true, false}) {
+		fill(pool, 12 + by_scan);
+
+		auto task = value_or_throw(orbit.call_async(
+			pool,
+			[](std::span<std::byte> range, std::array<int, 2> fds, bool scans) {
+				std::uint64_t calls = 0, sum = 0;
+
+				if (!scans)
+					Turns::pass(fds);
+				else if (!orbit::scan(range, [&](Bytes bytes) {
+						 sum += digest(bytes);
+						 // Then all but some pages at the end has been told.
+						 if (++calls == 1000)
+							 Turns::pass(fds);
+					 }))
+					return std::uint64_t{0};
+				Turns::pass(fds);
+				return scans ? sum : digest(range);
+			},
+			pool.span(), turns.fds, by_scan));
+		const std::uint64_t expected = digest(pool.span());
+
+		// Three times in all.
+		for (int round = 0; round < 2; round++) {
+			ASSERT_TRUE(turns.wait());
+			for (int times = 0; times < 1 + round; times++)
+				fill(pool, static_cast<std::uint64_t>(20 + times));
+			if (const long versions = count_versions(pool); versions >= 0) {
+				if (!by_scan)
+					EXPECT_EQ(versions, 1024);
+				else
+					EXPECT_LE(versions, round ? 0 : 40);
+			}
+			turns.give();
+		}
+		EXPECT_EQ(task.wait(), expected);
+	}
+	EXPECT_TRUE(eventually([&] { return count_versions(pool) <= 0; }));
 }
 
 // ---- Random schedules
