@@ -107,6 +107,31 @@ Body during_task()
 	};
 }
 
+// While the task still has the snapshot, and is done with all of it.
+Body after_scan()
+{
+	struct Scanned {
+		Pipe until, done;
+		std::array<int, 2> fds{until.read_end(), done.write_end()};
+		PoolAndOrbit both = make_pool_and_orbit(region, {.name = "scan", .keep_fds = fds});
+	};
+	auto scanned = std::make_shared<Scanned>();
+
+	return [scanned](Round &round) {
+		auto task = value(scanned->both.orbit.call_async(scanned->both.pool,
+								 [](std::span<std::byte> range, int until, int done) {
+			const auto all = orbit::scan(range, [](std::span<const std::byte>) {});
+
+			return all && write(done, "x", 1) == 1 && Pipe::read_byte(until);
+		}, scanned->both.pool.span(), scanned->until.read_end(), scanned->done.write_end()), "call");
+
+		check(scanned->done.get(), "the scan");
+		Writes(0)(round, scanned->both.pool.data());
+		scanned->until.put();
+		check(value(task.wait(), "wait"), "the task");
+	};
+}
+
 // Nothing protects the pages.
 Body plain()
 {
@@ -183,6 +208,7 @@ int main(int argc, char **argv)
 	add_case("fork/child gone", child_gone);
 	add_case("snapshot", [] { return after_call(orbit::Mode::cow, 0); }, true);
 	add_case("snapshot/task runs", during_task);
+	add_case("snapshot/scanned", after_scan);
 	add_case("snapshot/copy", [] { return after_call(orbit::Mode::copy, 0); });
 	for (const int threads : {1, 2, 4}) {
 		const std::string suffix = "/threads=" + std::to_string(threads);

@@ -11,6 +11,7 @@ def draw(data):
     bars(left, data, [
         ("after a call", "fault/snapshot", ORBIT),
         ("while the task runs", "fault/snapshot/task runs", ORBIT),
+        ("while the task runs, scanned", "fault/snapshot/scanned", ORBIT),
         ("after a call that copied", "fault/snapshot/copy", ORBIT),
         ("after fork(), child lives", "fault/fork", FORK),
         ("after fork(), child has ended", "fault/fork/child gone", FORK),

@@ -27,11 +27,16 @@ static_assert(parts.size() == steps.size() + 2);
 // Any page, and some more than once; the same in each run.
 class Writes {
 public:
-	explicit Writes(std::byte *base) : base_(base) {}
+	// A task that does something meanwhile has its turn between so many writes.
+	static constexpr unsigned turn = 64;
+
+	Writes(std::byte *base, std::function<void()> others_turn) : base_(base), others_turn_(std::move(others_turn)) {}
 
 	void up_to(unsigned count)
 	{
 		for (; done_ < count; done_++) {
+			if (others_turn_ && done_ % turn == 0)
+				others_turn_();
 			state_ = state_ * 6364136223846793005U + 1442695040888963407U;
 			write_pages(base_ + (state_ >> 33) % pages * page_size, 1, page_size, done_);
 		}
@@ -39,16 +44,17 @@ public:
 
 private:
 	std::byte *base_;
+	std::function<void()> others_turn_;
 	std::uint64_t state_ = 1;
 	unsigned done_ = 0;
 };
 
 // @at_first: what was used before the 64 MiB were there.
 template <class Begin, class End>
-Held hold(double at_first, std::byte *base, Begin &&begin, End &&end)
+Held hold(double at_first, std::byte *base, Begin &&begin, End &&end, std::function<void()> others_turn = nullptr)
 {
 	Held held;
-	Writes writes(base);
+	Writes writes(base, std::move(others_turn));
 	const double before = used_kib();
 
 	held[0] = before - at_first - size / KiB;
@@ -77,6 +83,43 @@ Held by_orbit(orbit::Mode mode)
 	}, [&] {
 		until.put();
 		value(task->wait(), "wait");
+	});
+}
+
+// A scan that looks at two pages while main writes to one, and then waits as the other tasks do.
+bool scan_in_turns(std::span<std::byte> range, int go, int done)
+{
+	unsigned looked_at = 0;
+	char what = 'x';
+	const auto take_turn = [&] { return write(done, "x", 1) == 1 && read(go, &what, 1) == 1; };
+	const auto scanned = orbit::scan(range, [&](std::span<const std::byte>) {
+		return looked_at++ % (2 * Writes::turn) || take_turn();
+	});
+
+	while (scanned && what == 'x')
+		if (!take_turn())
+			return false;
+	return bool(scanned);
+}
+
+Held by_scan()
+{
+	const double at_first = used_kib();
+	Pipe go, done;
+	const std::array fds = {go.read_end(), done.write_end()};
+	PoolAndOrbit both = make_pool_and_orbit(size, {.name = "slow", .keep_fds = fds});
+	std::optional<orbit::Task<bool>> task;
+
+	return hold(at_first, both.pool.data(), [&] {
+		task.emplace(value(both.orbit.call_async(both.pool, scan_in_turns, both.pool.span(), go.read_end(),
+							 done.write_end()), "call"));
+		check(done.get(), "the scan has begun");
+	}, [&] {
+		check(write(go.write_end(), "e", 1) == 1, "write to a pipe");
+		check(value(task->wait(), "wait"), "the scan");
+	}, [&] {
+		go.put();
+		check(done.get(), "the scan's turn");
 	});
 }
 
@@ -123,6 +166,7 @@ int main(int argc, char **argv)
 	add_case("fork", by_fork, "auto");
 	add_case("orbit", [] { return by_orbit(orbit::Mode::cow); }, "kernel");
 	add_case("orbit, copy", [] { return by_orbit(orbit::Mode::copy); }, "kernel");
+	add_case("orbit, scan", by_scan, "kernel");
 	add_case("orbit, adaptive", [] { return by_orbit(orbit::Mode::adaptive); }, "kernel");
 	add_case("portable", [] { return by_orbit(orbit::Mode::cow); }, "portable");
 	return run(argc, argv);

@@ -4,7 +4,8 @@
 from drawing import FORK, ORBIT, OTHER, SHADES, THREAD, finish, panels
 
 WRITTEN = (0, 1024, 2048, 4096, 8192, 16384, 32768)
-LINES = {"orbit": ("orbit", ORBIT, "-"), "orbit, copy": ("orbit, copy", SHADES[1], "--"),
+LINES = {"orbit": ("orbit", ORBIT, "-"), "orbit, scan": ("orbit that scans", ORBIT, ":"),
+         "orbit, copy": ("orbit, copy", SHADES[1], "--"),
          "orbit, adaptive": ("orbit, adaptive", THREAD, ":"), "fork": ("forked child", FORK, "-"),
          "portable": ("portable backend", OTHER, "-")}
 
