@@ -8,7 +8,9 @@ the series and what linux-patches/devices.config asks for.  The devices are QEMU
 of 512 and 4096 bytes, and one that is slow, has a sector that cannot be read, one that cannot
 be written, and cannot be flushed.  Network cards are those of isolation/models, for programs
 whose names begin with ixgbe: two in one guest, on one wire, of which the other end is Linux's.
-BUILD/results/drivers.json, cards.json and mad.json keep what was said, of a kernel with the series in drivers-series.json and so on.
+Where the kernel has both of VFIO's interfaces there is a guest for each.
+BUILD/results/drivers.json, cards.json and mad.json keep what was said, of a kernel with the series in drivers-series.json and so on, by
+one of the interfaces in drivers-series-group.json.
 """
 
 import argparse
@@ -45,6 +47,12 @@ NAMESPACES = (("plain", "format=raw,file={}", ""),
                f"throttling.iops-total={SLOW_TRANSFERS}"
                + "".join(f",inject-error.{n}.event=none,inject-error.{n}.errno=5,inject-error.{n}.iotype={kind}" + where.format(n=n)
                          for n, (kind, where) in enumerate(FAULTS)), ""))
+
+
+def interfaces(kernel):
+    """What the kernel has of VFIO's two interfaces, as $ORBIT_VFIO names them."""
+    both = all(kernel.configured(option) for option in ("CONFIG_VFIO_DEVICE_CDEV", "CONFIG_VFIO_GROUP"))
+    return ("iommufd", "group") if both else ("",)
 
 
 def devices(work):
@@ -134,8 +142,10 @@ def main():
     others = [test for test in tests if test not in on_cards]
     with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
         if others:
-            machine = vm.Machine(kernel, iommu=True, devices=devices(work), files=fio())
-            cases += everything.run_guest(f"drivers{suffix}", machine, others, options.build / "results", environment)
+            for interface in interfaces(vm.Machine(kernel)):
+                machine = vm.Machine(kernel, iommu=True, devices=devices(work), files=fio())
+                name, way = (f"-{interface}", f" ORBIT_VFIO={interface}") if interface else ("", "")
+                cases += everything.run_guest(f"drivers{suffix}{name}", machine, others, options.build / "results", environment + way)
         if on_cards:
             machine = vm.Machine(kernel, iommu=True, devices=cards(work, (0, 0)), models=models.build_models())
             # A driver that is out of its mind makes mistakes: it has a machine of its own.

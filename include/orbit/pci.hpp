@@ -12,12 +12,13 @@
 //	...
 //	orbit::require((*device)->silence());				// from now on it does none
 //
-// Nothing here binds a device to a driver or takes it from one. Works without root, for a user who may open the group's
-// file /dev/vfio/NUMBER; memory for DMA is pinned, and counts against RLIMIT_MEMLOCK.
+// Nothing here binds a device to a driver or takes it from one. Works without root, for a user who may open the device's file
+// /dev/vfio/devices/vfioNUMBER and /dev/iommu, or the group's file /dev/vfio/NUMBER: see Vfio. Memory for DMA is pinned, and
+// counts against RLIMIT_MEMLOCK.
 //
 // Errors have words for people. ENODEV: there is no such device, it is in no IOMMU group, or the kernel has no VFIO;
-// ENXIO: it or another of its group is bound to another driver; EACCES: the group's file is not this user's; EBUSY:
-// another process has the group open; EPROTO: the device's config space or the kernel's answers make no sense.
+// ENXIO: it or another of its group is bound to another driver; EACCES: the files are not this user's; EBUSY:
+// another process has the device or its group open; EPROTO: the device's config space or the kernel's answers make no sense.
 //
 // A Device is for one thread at a time, but for cut_off() and silence(), which any may call at any time.
 #ifndef ORBIT_PCI_HPP
@@ -68,11 +69,18 @@ struct DmaRange {
 	bool writable = true;    ///< Whether the device may write, or only read.
 };
 
+/// The kernel's interface to a device and its IOMMU. All promises hold by either.
+enum class Vfio : std::uint8_t {
+	any,	 ///< What $ORBIT_VFIO says, "iommufd" or "group"; without it an iommufd, and where that cannot be had the group.
+	iommufd, ///< The device's own file and an iommufd, since Linux 6.6. ENODEV: the kernel has not got these.
+	group,	 ///< The file of its IOMMU group and a container. What is pinned counts for the process, not for the user.
+};
+
 /// A device, as the supervisor has it: open, in an address space of its own, at first with no memory in it.
 class Device {
 public:
-	/// EINVAL: that is no address; others above. What is refused has changed nothing.
-	static result<std::unique_ptr<Device>> open(std::string_view address);
+	/// EINVAL: that is no address, or $ORBIT_VFIO no interface; others above. What is refused has changed nothing.
+	static result<std::unique_ptr<Device>> open(std::string_view address, Vfio by = Vfio::any);
 
 	Device(const Device &) = delete;
 	Device &operator=(const Device &) = delete;
@@ -81,6 +89,8 @@ public:
 
 	const Address &address() const noexcept { return address_; }
 	const Identity &identity() const noexcept { return identity_; }
+	/// By what it is open: never `any`.
+	Vfio interface() const noexcept { return by_iommufd_ ? Vfio::iommufd : Vfio::group; }
 
 	/// Lets the device reach memory. EINVAL: not whole pages, or none; EEXIST: there is something at that IOVA; ENOMEM:
 	/// RLIMIT_MEMLOCK; ERANGE: the IOMMU has no such address.
@@ -88,13 +98,13 @@ public:
 	/// Takes it away. When it returns the device does not reach it any more. ENOENT.
 	result<void> unmap_dma(std::uint64_t iova);
 
-	/// Lets the device do DMA and send interrupts.
+	/// Lets the device do DMA and send interrupts. ENODEV: it has been taken away.
 	result<void> enable();
 
 	/// Cuts the device off from all memory, whatever state it or its driver is in: it may not be a bus master any more,
 	/// and reaches no memory. Then none that was mapped for DMA changes by it. But what it was doing it does still, and
 	/// it would go on if it was enabled: it is to be brought to rest before. ENOTRECOVERABLE: the IOMMU did not take
-	/// memory away from it; EPROTO: it cannot be told not to be a bus master, and reaches no memory all the same.
+	/// memory away from it; EPROTO or ENODEV: it cannot be told not to be a bus master, and reaches no memory all the same.
 	result<void> cut_off();
 	/// Cuts the device off, and resets it if it can be: that takes 100 ms or more. Then it can be mapped and enabled anew.
 	/// If the reset fails (EIO) it is cut off all the same. ENOTRECOVERABLE as above.
@@ -120,11 +130,18 @@ public:
 	/// For tests of what becomes of a device that cannot be reset: has silence() find that.
 	void forbid_reset_for_test() noexcept { resettable_ = false; }
 
-	/// For a driver in a domain to keep, see Bar. It belongs to this object. It gives no way to other memory.
+	/// For a driver in a domain to keep, see Bar. It belongs to this object. It gives no way to other memory; by an iommufd a
+	/// driver can take its device out of the address space, until enable().
 	int descriptor() const noexcept { return fd_; }
 
 private:
 	Device() = default;
+	static result<Vfio> wanted(Vfio by);
+	result<void> take_by_group();
+	result<void> take_by_iommufd();
+	result<void> attach();
+	int map(const DmaRange &range);
+	int unmap(const DmaRange &range);
 	result<void> write_config(unsigned offset, unsigned bytes, std::uint32_t value);
 	result<void> set_bus_master(bool may);
 	result<void> cut_off_locked();
@@ -133,7 +150,9 @@ private:
 
 	Address address_;
 	Identity identity_;
-	int container_ = -1;
+	bool by_iommufd_ = false;
+	int iommu_ = -1;	   // a container, or an iommufd
+	std::uint32_t space_ = 0;  // of an iommufd
 	int group_ = -1;
 	int fd_ = -1;
 	int wanted_ = -1;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// See <orbit/pci.hpp>. By VFIO's container and group: they are in every kernel that has VFIO, and work without root.
+// See <orbit/pci.hpp>. By the device's own file and an iommufd, where the kernel has them, or by VFIO's container and group,
+// which older kernels have too. Both work without root.
 #include <orbit/pci.hpp>
+
+#include "iommufd.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -39,6 +42,20 @@ std::string link_name(const std::string &path)
 	const std::string_view text(target, length > 0 ? static_cast<std::size_t>(length) : 0);
 
 	return std::string(text.substr(text.rfind('/') + 1)); // npos + 1 is 0
+}
+
+// What a directory holds, where that is one thing; empty if it holds nothing.
+std::string only_name_in(const std::string &path)
+{
+	std::string name;
+
+	if (DIR *const open = opendir(path.c_str())) {
+		while (const dirent *entry = readdir(open))
+			if (entry->d_name[0] != '.')
+				name = entry->d_name;
+		closedir(open);
+	}
+	return name;
 }
 
 bool exists(const std::string &path)
@@ -100,60 +117,58 @@ std::string Address::text() const
 	return text;
 }
 
-result<std::unique_ptr<Device>> Device::open(std::string_view where)
+// Which interface the user wants, where the program leaves that open.
+result<Vfio> Device::wanted(Vfio by)
+{
+	const char *const named = std::getenv("ORBIT_VFIO");
+
+	if (by != Vfio::any || !named || !*named)
+		return by;
+	if (std::strcmp(named, "iommufd") == 0)
+		return Vfio::iommufd;
+	if (std::strcmp(named, "group") == 0)
+		return Vfio::group;
+	return refused(-EINVAL, "ORBIT_VFIO is iommufd or group, or not set");
+}
+
+result<std::unique_ptr<Device>> Device::open(std::string_view where, Vfio by)
 {
 	const result<Address> address = Address::parse(where);
 
 	if (!address)
 		return tl::unexpected(address.error());
 
+	const result<Vfio> wanted = Device::wanted(by);
+
+	if (!wanted)
+		return tl::unexpected(wanted.error());
+
 	const std::string path = sysfs(*address);
 
 	if (!exists(path))
 		return refused(-ENODEV, "there is no PCI device at this address");
-
-	const std::string group = link_name(path + "/iommu_group");
-
-	if (group.empty())
+	if (link_name(path + "/iommu_group").empty())
 		return refused(-ENODEV, "the device is behind no IOMMU: turn it on in the firmware and the kernel (intel_iommu=on)");
 	if (link_name(path + "/driver") != "vfio-pci")
 		return refused(-ENXIO, "the device is not bound to vfio-pci: write that to its driver_override, unbind it from its "
 				       "driver, and write its address to /sys/bus/pci/drivers_probe");
 
+	// What is refused leaves nothing: each try is with an object of its own.
 	std::unique_ptr<Device> device(new Device);
+	result<void> had = {};
 
 	device->address_ = *address;
-	device->group_ = ::open(("/dev/vfio/" + group).c_str(), O_RDWR | O_CLOEXEC);
-	if (device->group_ < 0) {
-		if (errno == EBUSY)
-			return refused(-EBUSY, "another process has the device's IOMMU group open");
-		if (errno == EACCES || errno == EPERM)
-			return refused(-EACCES, "the file of the device's IOMMU group in /dev/vfio is not this user's");
-		return refused(errno == ENOENT ? -ENODEV : -errno, "the file of the device's IOMMU group in /dev/vfio");
+	if (*wanted != Vfio::group)
+		had = device->take_by_iommufd();
+	if (*wanted == Vfio::group || (*wanted == Vfio::any && !had)) {
+		device.reset(new Device);
+		device->address_ = *address;
+		// Where a kernel has one of them only, it is that one's error that counts.
+		if (auto done = device->take_by_group(); done || had || done.error().code() != ENODEV || had.error().code() == ENODEV)
+			had = done;
 	}
-
-	auto status = question<vfio_group_status>();
-
-	if (ioctl(device->group_, VFIO_GROUP_GET_STATUS, &status))
-		return refused(-errno, "the state of the device's IOMMU group");
-	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
-		return refused(-ENXIO, "another device of the same IOMMU group is bound to a driver that is not VFIO's");
-
-	device->container_ = ::open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
-	if (device->container_ < 0)
-		return refused(errno == ENOENT ? -ENODEV : -errno, "/dev/vfio/vfio");
-	if (ioctl(device->container_, VFIO_GET_API_VERSION) != VFIO_API_VERSION ||
-	    ioctl(device->container_, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) != 1)
-		return refused(-ENODEV, "the kernel's VFIO has no type 1 IOMMU");
-	if (ioctl(device->group_, VFIO_GROUP_SET_CONTAINER, &device->container_) ||
-	    ioctl(device->container_, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
-		// Without interrupt remapping a device could raise any interrupt, and VFIO says EPERM.
-		return refused(-errno, "the device's IOMMU group cannot be given an address space");
-
-	device->fd_ = ioctl(device->group_, VFIO_GROUP_GET_DEVICE_FD, address->text().c_str());
-	if (device->fd_ < 0)
-		return refused(-errno, "the device cannot be had of its IOMMU group");
-	fcntl(device->fd_, F_SETFD, FD_CLOEXEC);
+	if (!had)
+		return tl::unexpected(had.error());
 
 	auto info = question<vfio_device_info>();
 	auto config = question<vfio_region_info>();
@@ -199,6 +214,136 @@ result<std::unique_ptr<Device>> Device::open(std::string_view where)
 	return device;
 }
 
+result<void> Device::take_by_group()
+{
+	const std::string group = link_name(sysfs(address_) + "/iommu_group");
+
+	group_ = ::open(("/dev/vfio/" + group).c_str(), O_RDWR | O_CLOEXEC);
+	if (group_ < 0) {
+		if (errno == EBUSY)
+			return refused(-EBUSY, "another process has the device or its IOMMU group open");
+		if (errno == EACCES || errno == EPERM)
+			return refused(-EACCES, "neither the file of the device's IOMMU group in /dev/vfio is this user's, nor the "
+						"device's own in /dev/vfio/devices together with /dev/iommu");
+		return refused(errno == ENOENT ? -ENODEV : -errno, "the file of the device's IOMMU group in /dev/vfio");
+	}
+
+	auto status = question<vfio_group_status>();
+
+	if (ioctl(group_, VFIO_GROUP_GET_STATUS, &status))
+		return refused(-errno, "the state of the device's IOMMU group");
+	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
+		return refused(-ENXIO, "another device of the same IOMMU group is bound to a driver that is not VFIO's");
+
+	iommu_ = ::open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	if (iommu_ < 0)
+		return refused(errno == ENOENT ? -ENODEV : -errno, "/dev/vfio/vfio");
+	if (ioctl(iommu_, VFIO_GET_API_VERSION) != VFIO_API_VERSION ||
+	    ioctl(iommu_, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) != 1)
+		return refused(-ENODEV, "the kernel's VFIO has no type 1 IOMMU");
+	if (ioctl(group_, VFIO_GROUP_SET_CONTAINER, &iommu_) || ioctl(iommu_, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
+		// Without interrupt remapping a device could raise any interrupt, and VFIO says EPERM.
+		return refused(-errno, "the device's IOMMU group cannot be given an address space");
+
+	fd_ = ioctl(group_, VFIO_GROUP_GET_DEVICE_FD, address_.text().c_str());
+	if (fd_ < 0)
+		return refused(-errno, "the device cannot be had of its IOMMU group");
+	fcntl(fd_, F_SETFD, FD_CLOEXEC);
+	return {};
+}
+
+// Who has the device's descriptor can put the device into another address space of the same iommufd, or into none. So each device
+// has an iommufd of its own, with one address space; and only this process has that descriptor, and can map memory.
+result<void> Device::take_by_iommufd()
+{
+	const std::string name = only_name_in(sysfs(address_) + "/vfio-dev");
+
+	if (name.empty() || !exists("/dev/iommu"))
+		return refused(-ENODEV, "the kernel's VFIO has no files of devices, or there is no /dev/iommu");
+	by_iommufd_ = true;
+	fd_ = ::open(("/dev/vfio/devices/" + name).c_str(), O_RDWR | O_CLOEXEC);
+	if (fd_ >= 0)
+		iommu_ = ::open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (iommu_ < 0) {
+		if (errno == EACCES || errno == EPERM)
+			return refused(-EACCES, "the device's file in /dev/vfio/devices, or /dev/iommu, is not this user's");
+		return refused(errno == ENOENT ? -ENODEV : -errno, "the device's file in /dev/vfio/devices, or /dev/iommu");
+	}
+
+	auto bind = question<uapi::DeviceBind>();
+
+	bind.iommufd = iommu_;
+	if (ioctl(fd_, uapi::device_bind, &bind)) {
+		// It says EINVAL of a device that is bound already.
+		if (errno == EBUSY || errno == EINVAL)
+			return refused(-EBUSY, "another process has the device or its IOMMU group open, or another device of the group "
+					       "is bound to a driver that is not VFIO's");
+		// Without interrupt remapping a device could raise any interrupt, and VFIO says EPERM.
+		return refused(-errno, "the device cannot be given an address space");
+	}
+
+	uapi::IoasAlloc made{.size = sizeof(made), .flags = 0, .id = 0};
+
+	if (ioctl(iommu_, uapi::ioas_alloc, &made))
+		return refused(-errno, "there is no address space for the device");
+	space_ = made.id;
+	return attach();
+}
+
+// By an iommufd: into its address space, whatever the driver has done. To be there already is no error.
+result<void> Device::attach()
+{
+	if (!by_iommufd_)
+		return {};
+
+	auto attach = question<uapi::DeviceAttach>();
+
+	attach.table_id = space_;
+	if (ioctl(fd_, uapi::device_attach, &attach))
+		return refused(-errno, "the device cannot be put into its address space");
+	return {};
+}
+
+// 0, or an errno value.
+int Device::map(const DmaRange &range)
+{
+	if (by_iommufd_) {
+		uapi::IoasMap map{.size = sizeof(map),
+				  .flags = uapi::map_fixed_iova | uapi::map_readable | (range.writable ? uapi::map_writable : 0u),
+				  .id = space_,
+				  .reserved = 0,
+				  .memory = reinterpret_cast<std::uintptr_t>(range.memory),
+				  .bytes = range.bytes,
+				  .iova = range.iova};
+
+		return ioctl(iommu_, uapi::ioas_map, &map) ? errno : 0;
+	}
+
+	auto map = question<vfio_iommu_type1_dma_map>();
+
+	map.flags = VFIO_DMA_MAP_FLAG_READ | (range.writable ? VFIO_DMA_MAP_FLAG_WRITE : 0u);
+	map.vaddr = reinterpret_cast<std::uintptr_t>(range.memory);
+	map.iova = range.iova;
+	map.size = range.bytes;
+	return ioctl(iommu_, VFIO_IOMMU_MAP_DMA, &map) ? errno : 0;
+}
+
+// Likewise. When it has returned the IOMMU has forgotten the translations, and what was under way has arrived.
+int Device::unmap(const DmaRange &range)
+{
+	if (by_iommufd_) {
+		uapi::IoasUnmap unmap{.size = sizeof(unmap), .id = space_, .iova = range.iova, .bytes = range.bytes};
+
+		return ioctl(iommu_, uapi::ioas_unmap, &unmap) ? errno : 0;
+	}
+
+	auto unmap = question<vfio_iommu_type1_dma_unmap>();
+
+	unmap.iova = range.iova;
+	unmap.size = range.bytes;
+	return ioctl(iommu_, VFIO_IOMMU_UNMAP_DMA, &unmap) ? errno : 0;
+}
+
 Device::~Device()
 {
 	if (fd_ >= 0)
@@ -206,7 +351,7 @@ Device::~Device()
 	close_fd(fd_);
 	close_fd(wanted_);
 	close_fd(group_);
-	close_fd(container_);
+	close_fd(iommu_);
 }
 
 result<std::uint32_t> Device::read_config(unsigned offset, unsigned bytes) const
@@ -236,6 +381,8 @@ result<void> Device::set_bus_master(bool may)
 
 	if (!command)
 		return tl::unexpected(command.error());
+	if (*command == 0xffff)
+		return refused(-ENODEV, "the device has been taken away, or has no power");
 
 	const std::uint32_t wanted = may ? *command | PCI_COMMAND_MASTER | PCI_COMMAND_MEMORY :
 					   *command & ~std::uint32_t{PCI_COMMAND_MASTER};
@@ -257,20 +404,15 @@ result<void> Device::map_dma(const DmaRange &range)
 		return refused(-EINVAL, "a device reaches whole pages");
 
 	const std::scoped_lock locked(lock_);
-	auto map = question<vfio_iommu_type1_dma_map>();
 
-	map.flags = VFIO_DMA_MAP_FLAG_READ | (range.writable ? VFIO_DMA_MAP_FLAG_WRITE : 0u);
-	map.vaddr = reinterpret_cast<std::uintptr_t>(range.memory);
-	map.iova = range.iova;
-	map.size = range.bytes;
 	ranges_.reserve(ranges_.size() + 1); // so that nothing fails after the device has it
-	if (ioctl(container_, VFIO_IOMMU_MAP_DMA, &map)) {
-		switch (errno) {
-		case EEXIST: return refused(-EEXIST, "the device has other memory at this address");
-		case ENOMEM: return refused(-ENOMEM, "memory for DMA is pinned, and RLIMIT_MEMLOCK does not allow so much");
-		case EINVAL: return refused(-ERANGE, "the IOMMU does not translate this address");
-		default: return refused(-errno, "the IOMMU did not take the memory");
-		}
+	switch (const int error = map(range)) {
+	case 0: break;
+	case EEXIST: return refused(-EEXIST, "the device has other memory at this address");
+	case ENOMEM: return refused(-ENOMEM, "memory for DMA is pinned, and RLIMIT_MEMLOCK does not allow so much");
+	case EINVAL:
+	case EOVERFLOW: return refused(-ERANGE, "the IOMMU does not translate this address");
+	default: return refused(-error, "the IOMMU did not take the memory");
 	}
 	ranges_.push_back(range);
 	return {};
@@ -283,13 +425,8 @@ result<void> Device::unmap_dma(std::uint64_t iova)
 
 	if (range == ranges_.end())
 		return refused(-ENOENT, "the device has no memory at this address");
-
-	auto unmap = question<vfio_iommu_type1_dma_unmap>();
-
-	unmap.iova = range->iova;
-	unmap.size = range->bytes;
-	if (ioctl(container_, VFIO_IOMMU_UNMAP_DMA, &unmap))
-		return refused(-errno, "the IOMMU did not give the memory back");
+	if (const int error = unmap(*range))
+		return refused(-error, "the IOMMU did not give the memory back");
 	ranges_.erase(range);
 	return {};
 }
@@ -298,6 +435,8 @@ result<void> Device::enable()
 {
 	const std::scoped_lock locked(lock_);
 
+	if (const auto done = attach(); !done)
+		return done;
 	return set_bus_master(true);
 }
 
@@ -310,11 +449,7 @@ result<void> Device::cut_off_locked()
 	auto done = set_bus_master(false);
 
 	for (auto range = ranges_.begin(); range != ranges_.end();) {
-		auto unmap = question<vfio_iommu_type1_dma_unmap>();
-
-		unmap.iova = range->iova;
-		unmap.size = range->bytes;
-		if (ioctl(container_, VFIO_IOMMU_UNMAP_DMA, &unmap)) {
+		if (unmap(*range)) {
 			done = refused(-ENOTRECOVERABLE, "the IOMMU did not give memory back");
 			range++;
 		} else {

@@ -19,6 +19,7 @@ using namespace machine;
 using namespace orbit::nvme;
 using orbit::pci::Bar;
 using orbit::pci::Device;
+using orbit::pci::Vfio;
 
 constexpr std::uint64_t iova = 0x10000000;
 constexpr std::size_t data_bytes = 8 << 20;
@@ -790,41 +791,122 @@ TEST_F(Nvme, TooLittleMemoryIsSaid)
 	EXPECT_EQ(error_of(Controller::start(*bar, dma, {})), ENOMEM);
 }
 
-// A user without privileges who may open the group's file, and pin as much.
-TEST_F(Nvme, ServesAUserWhoMayHaveIt)
+// Whether this kernel has it, and $ORBIT_VFIO, by which these tests run both ways, does not exclude it.
+bool may_be_tested(Vfio by)
 {
-	for (const std::string &group : names_in("/dev/vfio"))
-		ASSERT_EQ(chown(("/dev/vfio/" + group).c_str(), group == "vfio" ? 0 : 65534, 0), 0);
-	ASSERT_EQ(chmod("/dev/vfio/vfio", 0666), 0);
+	const char *const wanted = std::getenv("ORBIT_VFIO");
 
+	if (by == Vfio::iommufd && (access("/dev/iommu", F_OK) || access("/dev/vfio/devices", F_OK)))
+		return false;
+	return !wanted || std::string_view(wanted) == (by == Vfio::iommufd ? "iommufd" : "group");
+}
+
+TEST_F(Nvme, IsOpenByTheInterfaceThatIsWanted)
+{
+	const char *const named = std::getenv("ORBIT_VFIO");
+	const std::string before = named ? named : "";
+	const bool both = access("/dev/iommu", F_OK) == 0 && access("/dev/vfio/devices", F_OK) == 0;
+
+	for (const Vfio by : {Vfio::iommufd, Vfio::group}) {
+		const Vfio other = by == Vfio::group ? Vfio::iommufd : Vfio::group;
+		auto device = Device::open(address(), by);
+
+		if (by == Vfio::iommufd && !both) {
+			EXPECT_EQ(error_of(device), ENODEV);
+			continue;
+		}
+		ASSERT_TRUE(device) << words_of(device);
+		EXPECT_EQ((*device)->interface(), by);
+		EXPECT_EQ(error_of(Device::open(address(), by)), EBUSY);
+		EXPECT_EQ(error_of(Device::open(address(), Vfio::any)), EBUSY);
+		if (both) {
+			EXPECT_EQ(error_of(Device::open(address(), other)), EBUSY);
+		}
+	}
+	for (const auto &[text, by] : {std::pair{"group", Vfio::group}, {"iommufd", Vfio::iommufd}, {"", both ? Vfio::iommufd : Vfio::group}}) {
+		ASSERT_EQ(setenv("ORBIT_VFIO", text, 1), 0);
+		auto device = Device::open(address());
+
+		if (by == Vfio::iommufd && !both) {
+			EXPECT_EQ(error_of(device), ENODEV);
+		} else {
+			ASSERT_TRUE(device) << words_of(device);
+			EXPECT_EQ((*device)->interface(), by) << text;
+		}
+	}
+	ASSERT_EQ(setenv("ORBIT_VFIO", "container", 1), 0);
+	EXPECT_EQ(error_of(Device::open(address())), EINVAL);
+	EXPECT_EQ(before.empty() ? unsetenv("ORBIT_VFIO") : setenv("ORBIT_VFIO", before.c_str(), 1), 0);
+}
+
+constexpr unsigned somebody = 65534, nobody = 65533;
+
+// What a user without privileges ends with who may pin 64 MiB.
+int as_user(unsigned id, const std::function<int()> &what)
+{
+	int status = -1;
 	const pid_t child = fork();
 
 	if (!child) {
 		const rlimit limit{64 << 20, 64 << 20};
 
-		if (setrlimit(RLIMIT_MEMLOCK, &limit) || setgid(65534) || setuid(65534))
-			_exit(2);
+		_exit(setrlimit(RLIMIT_MEMLOCK, &limit) || setgid(id) || setuid(id) ? 255 : what());
+	}
+	return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// Either interface's files are enough.
+TEST_F(Nvme, ServesAUserWhoMayHaveIt)
+{
+	const auto give_files = [](Vfio by, unsigned owner) {
+		const bool group = by == Vfio::group;
+
+		for (const std::string &name : names_in(group ? "/dev/vfio" : "/dev/vfio/devices")) {
+			if (name == "vfio" || name == "devices")
+				continue;
+			ASSERT_EQ(chown(((group ? "/dev/vfio/" : "/dev/vfio/devices/") + name).c_str(), owner, 0), 0);
+		}
+		ASSERT_EQ(chmod(group ? "/dev/vfio/vfio" : "/dev/iommu", owner ? 0666 : 0600), 0);
+	};
+	const auto reads_by = [](Vfio by) {
 		Running on;
-		const int done = on.controller ? on.run({.op = Op::read, .nsid = 1, .lba = 0, .blocks = 1, .data = on.data.data()}) : 3;
+
+		if (!on.controller)
+			return 254;
+		if (on.device->interface() != by)
+			return 253;
+		const int done = on.run({.op = Op::read, .nsid = 1, .lba = 0, .blocks = 1, .data = on.data.data()});
 
 		on.controller.reset();
 		on.device.reset();
-		_exit(done);
+		return done;
+	};
+	const auto open_error = [] { return error_of(Device::open(address())); };
+
+	EXPECT_EQ(as_user(somebody, open_error), EACCES);
+	for (const Vfio by : {Vfio::iommufd, Vfio::group}) {
+		if (!may_be_tested(by))
+			continue;
+		give_files(by, somebody);
+		EXPECT_EQ(as_user(somebody, [&] { return reads_by(by); }), 0);
+		EXPECT_EQ(as_user(nobody, open_error), EACCES);
+		give_files(by, 0);
 	}
-	int status = -1;
+}
 
-	ASSERT_EQ(waitpid(child, &status, 0), child);
-	EXPECT_EQ(status, 0);
+// Who may pin no more than what is left.
+TEST_F(Nvme, MemoryThatMayNotBePinnedIsSaid)
+{
+	EXPECT_EQ(as_user(0, [] {
+			  auto device = Device::open(address());
+			  Pages pages(1 << 20);
+			  const rlimit limit{64 << 10, 64 << 10};
 
-	const pid_t other = fork();
-
-	if (!other) {
-		if (setgid(65533) || setuid(65533))
-			_exit(2);
-		_exit(error_of(Device::open(address())) == EACCES ? 0 : 1);
-	}
-	ASSERT_EQ(waitpid(other, &status, 0), other);
-	EXPECT_EQ(status, 0);
+			  if (!device || setrlimit(RLIMIT_MEMLOCK, &limit) || setgid(somebody) || setuid(somebody))
+				  return 255;
+			  return error_of((*device)->map_dma({pages.span().data(), pages.span().size(), iova}));
+		  }),
+		  ENOMEM);
 }
 
 } // namespace
