@@ -153,16 +153,22 @@ bool QueuePair::next(Completion &completion)
 	return true;
 }
 
-// Fills in where the data is: its first page, and the second, or a list of all the others in the slot's place. False if
-// the device does not reach it.
+// Fills in where the data is. PRPs: its first page, and the second, or a list of all the others in the slot's place. An SGL: where
+// it begins and how long it is, for it is in one piece; so nobody writes a list, and the controller fetches none. But two pages
+// PRPs describe as well, and controllers know them best. False if the device does not reach it.
 bool QueuePair::describe(Command &command, unsigned slot, const void *data, std::size_t bytes) const
 {
 	const std::size_t page = controller_.page_;
 	const std::optional<std::uint64_t> iova = controller_.memory_.iova_of(data, bytes);
 
-	if (!iova || *iova % 4)
+	if (!iova || *iova % controller_.limits_.alignment)
 		return false;
 	command.prp1 = *iova;
+	if (*iova % 4 || (controller_.limits_.sgl && *iova % page + bytes > 2 * page)) {
+		command.flags |= psdt_sgl;
+		command.prp2 = sgl_data_block(static_cast<std::uint32_t>(bytes));
+		return true;
+	}
 
 	const std::size_t in_first = page - *iova % page;
 
@@ -237,7 +243,7 @@ result<void> QueuePair::submit(const Request &request)
 		command.opcode = static_cast<std::uint8_t>(request.op == Op::read ? IoOpcode::read : IoOpcode::write);
 		command.cdw12 = request.blocks - 1;
 		if (!describe(command, slot, request.data, bytes))
-			return refused(-EFAULT, "the data is not in memory that the device reaches, at a multiple of 4");
+			return refused(-EFAULT, "the data is not in memory that the device reaches, or not aligned");
 		break;
 	case Op::write_zeroes:
 		if (!controller_.limits_.write_zeroes)
@@ -481,6 +487,11 @@ result<void> Controller::read_controller()
 	limits_.write_cache = says.vwc & 1;
 	limits_.write_zeroes = says.oncs & oncs::write_zeroes;
 	limits_.discard = says.oncs & oncs::dataset_management;
+
+	const unsigned has = options_.sgl ? says.sgls & sgls::mask : 0;
+
+	limits_.sgl = has == sgls::any_alignment || has == sgls::dwords;
+	limits_.alignment = has == sgls::any_alignment ? 1 : 4;
 	return {};
 }
 

@@ -76,6 +76,8 @@ struct Limits {
 	bool write_cache = false;     ///< What is written is safe only after a flush.
 	bool write_zeroes = false;
 	bool discard = false;
+	bool sgl = false;	      ///< It is told of data by SGLs, where these are better than PRPs.
+	unsigned alignment = 4;	      ///< Of data, in bytes.
 };
 
 enum class Op : std::uint8_t { read, write, flush, write_zeroes, discard };
@@ -86,7 +88,7 @@ struct Request {
 	std::uint32_t nsid = 0;
 	std::uint64_t lba = 0;
 	std::uint32_t blocks = 0;	 ///< 0 for a flush, and otherwise not.
-	void *data = nullptr;		 ///< Of reads and writes: in the DmaMemory, at a multiple of 4.
+	void *data = nullptr;		 ///< Of reads and writes: in the DmaMemory, at a multiple of Limits::alignment.
 	std::uint64_t tag = 0;		 ///< Comes back with its end.
 };
 
@@ -100,6 +102,7 @@ struct ControllerOptions {
 	unsigned queues = 1;					      ///< It may get fewer.
 	unsigned depth = 1023;					      ///< Likewise.
 	std::chrono::milliseconds timeout = std::chrono::seconds(10); ///< Of each command: then it is aborted.
+	bool sgl = true;					      ///< SGLs, if it has them; or only PRPs, which all have.
 	bool interrupts = false;				      ///< Queue n raises vector n + 1, admin commands vector 0;
 								      ///< these must be on before it is started.
 };
@@ -113,8 +116,7 @@ public:
 	QueuePair &operator=(const QueuePair &) = delete;
 
 	/// Takes a command; the controller sees it at ring(). EAGAIN: as many are under way as may be; EINVAL: no blocks, or
-	/// more than one command can have; EFBIG: past the end; EFAULT: the data is not in DMA memory, or not at a multiple
-	/// of 4; ENODEV: there is no such namespace; EOPNOTSUPP; ENOTRECOVERABLE. What is refused has changed nothing.
+	/// more than one command can have; EFBIG: past the end; EFAULT: the data is not in DMA memory, or not aligned; ENODEV: there is no such namespace; EOPNOTSUPP; ENOTRECOVERABLE. What is refused has changed nothing.
 	result<void> submit(const Request &request);
 
 	/// Tells the controller of all that has been submitted.

@@ -82,14 +82,14 @@ enum class IoOpcode : std::uint8_t {
 // A submission queue's entry, section 4.2.
 struct Command {
 	std::uint8_t opcode = 0;
-	std::uint8_t flags = 0; // fused operation, PRPs or SGLs
+	std::uint8_t flags = 0; // 1:0 fused operation; 7:6 PSDT: PRPs or SGLs
 	std::uint16_t cid = 0;
 	std::uint32_t nsid = 0;
 	std::uint32_t cdw2 = 0;
 	std::uint32_t cdw3 = 0;
 	std::uint64_t mptr = 0;
-	std::uint64_t prp1 = 0;
-	std::uint64_t prp2 = 0;
+	std::uint64_t prp1 = 0; // or the address in an SGL's first descriptor,
+	std::uint64_t prp2 = 0; // and its length and type
 	std::uint32_t cdw10 = 0;
 	std::uint32_t cdw11 = 0;
 	std::uint32_t cdw12 = 0;
@@ -98,6 +98,12 @@ struct Command {
 	std::uint32_t cdw15 = 0;
 };
 static_assert(sizeof(Command) == 64);
+
+// PSDT: there is an SGL's descriptor in the place of PRPs.
+inline constexpr std::uint8_t psdt_sgl = 1 << 6;
+
+// The second half of an SGL Data Block descriptor, section 4.4: type and subtype are 0.
+constexpr std::uint64_t sgl_data_block(std::uint32_t bytes) { return bytes; }
 
 // A completion queue's entry, section 4.6.
 struct Completion {
@@ -185,11 +191,20 @@ struct IdentifyController {
 	std::uint16_t fuses;
 	std::uint8_t fna;
 	std::uint8_t vwc; // bit 0: has a volatile write cache
-	std::uint8_t reserved526[3570];
+	std::uint8_t reserved526[10];
+	std::uint32_t sgls; // 1:0: takes SGLs in commands of the NVM command set, see there
+	std::uint8_t reserved540[3556];
 };
 static_assert(sizeof(IdentifyController) == 4096 && offsetof(IdentifyController, mdts) == 77 &&
 	      offsetof(IdentifyController, acl) == 258 && offsetof(IdentifyController, nn) == 516 &&
-	      offsetof(IdentifyController, vwc) == 525);
+	      offsetof(IdentifyController, vwc) == 525 && offsetof(IdentifyController, sgls) == 536);
+
+// Bits 1:0 of SGLS.
+namespace sgls {
+inline constexpr unsigned mask = 3;
+inline constexpr unsigned any_alignment = 1;
+inline constexpr unsigned dwords = 2; // addresses and lengths are multiples of 4
+} // namespace sgls
 
 namespace oncs {
 inline constexpr unsigned dataset_management = 1 << 2;
