@@ -259,8 +259,8 @@ private:
 	std::atomic<const char *> failed_{nullptr};
 };
 
-/// Ends all that a controller was doing by a reset of it, without its driver's help, for a device that has been cut off: so
-/// it can be mapped and enabled anew. It takes as long as the controller does, which is much less than a reset of the
+/// Ends all that a controller was doing by a reset of it, without its driver's help: so when it has been cut off it can be
+/// mapped and enabled anew. Cut off before it fails: it finds its completions refused. It takes as long as the controller does, which is much less than a reset of the
 /// device; but that is what one needs that this does not suit: one that is broken, not ready, or that its driver has
 /// given up. EIO; ETIMEDOUT: not within a second.
 result<void> bring_to_rest(pci::Device &device);

@@ -136,8 +136,11 @@ inline DomainOptions domain_options(Supervisor &supervisor, pci::Device &device,
 		.device = device.address().text(),
 		.keep_fds = std::move(kept),
 		.silence = [&device]() -> result<void> {
-			// One that works comes to rest by itself, in much less time than a reset takes.
-			if (device.cut_off() && bring_to_rest(device))
+			// One that works comes to rest by itself, in much less time than a reset takes. Before it is cut off: a
+			// controller whose writes of completions are refused has failed.
+			const bool rests = bring_to_rest(device).has_value();
+
+			if (device.cut_off() && rests)
 				return {};
 			auto done = device.silence();
 

@@ -680,7 +680,6 @@ std::size_t changed_after_cut(bool rest)
 	// One has ended: the device has the others.
 	Outcome outcome{};
 	EXPECT_TRUE(wait_until([&] { return !on.controller->queue(0).poll({&outcome, 1}).empty(); }));
-	EXPECT_TRUE(on.device->cut_off());
 	if (rest) {
 		const auto done = bring_to_rest(*on.device);
 
@@ -688,6 +687,7 @@ std::size_t changed_after_cut(bool rest)
 		// Once is enough, and who has given a controller up does not trust it.
 		EXPECT_EQ(error_of(bring_to_rest(*on.device)), EIO);
 	}
+	EXPECT_TRUE(on.device->cut_off());
 	on.controller.reset();
 	std::ranges::fill(on.pages.span(), std::byte{0xc5});
 	EXPECT_TRUE(on.device->map_dma({on.pages.span().data(), on.pages.span().size(), iova}));
