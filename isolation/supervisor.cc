@@ -179,6 +179,8 @@ std::string DomainReport::end() const
 	std::string text = silent ? "ended, for it did not answer" : how;
 	if (in_creation)
 		text += ", while it was created";
+	if (!refused.empty())
+		text += " (" + refused + ")";
 	if (!interface.empty())
 		text += ", in " + interface + "::" + method;
 	return text;
@@ -607,6 +609,8 @@ private:
 			DomainReport report = describe(*instance, error ? &end : nullptr);
 			const bool was_made = instance->orbit.has_value();
 			report.in_creation = true;
+			if (!error)
+				report.refused = done.error().message();
 			instance_ = std::move(instance);
 			bury(report);
 			if (was_made)

@@ -71,6 +71,7 @@ struct DomainReport {
 	std::uintptr_t address = 0;   ///< Whose access raised the signal, or 0.
 	bool silent = false;          ///< It was ended, for it had not answered by a deadline.
 	bool in_creation = false;     ///< It died before it served.
+	std::string refused;          ///< What DomainOptions::set_up said of it then; or empty.
 	std::string interface;        ///< Of the call that it served then; empty if it served none, or that is not known.
 	std::string method;
 	isolation::Reclaimed buffers; ///< What was taken back.
