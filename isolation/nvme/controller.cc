@@ -238,6 +238,8 @@ result<void> QueuePair::submit(const Request &request)
 	switch (request.op) {
 	case Op::read:
 	case Op::write:
+		if (bytes > request.room)
+			return refused(-ERANGE, "the memory for the data is smaller than the blocks");
 		if (request.blocks > 0x10000 || bytes > controller_.limits_.max_transfer)
 			return refused(-EINVAL, "more than one command of this controller can transfer");
 		command.opcode = static_cast<std::uint8_t>(request.op == Op::read ? IoOpcode::read : IoOpcode::write);

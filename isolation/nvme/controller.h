@@ -90,6 +90,7 @@ struct Request {
 	std::uint32_t blocks = 0;	 ///< 0 for a flush, and otherwise not.
 	void *data = nullptr;		 ///< Of reads and writes: in the DmaMemory, at a multiple of Limits::alignment.
 	std::uint64_t tag = 0;		 ///< Comes back with its end.
+	std::size_t room = ~std::size_t{0}; ///< Bytes that are there for the data. ERANGE: the blocks have more.
 };
 
 /// How a command ended.
@@ -125,9 +126,6 @@ public:
 	/// Commands that have ended since, as many as there is room for.
 	std::span<Outcome> poll(std::span<Outcome> room);
 
-	/// A namespace as this queue knows it, until its next submit(); null if there is none.
-	const Namespace *find(std::uint32_t id);
-
 	unsigned under_way() const noexcept { return busy_; }
 	unsigned depth() const noexcept { return static_cast<unsigned>(slots_.size()); }
 
@@ -151,6 +149,7 @@ private:
 	std::optional<std::uint16_t> put(Command command, std::uint64_t tag);
 	bool describe(Command &command, unsigned slot, const void *data, std::size_t bytes) const;
 	bool next(Completion &completion);
+	const Namespace *find(std::uint32_t id);
 
 	Controller &controller_;
 	unsigned id_;

@@ -162,8 +162,8 @@ std::uint32_t Worker::take_slot(Queue &queue, Caller &caller)
 	const std::uint32_t slot = queue.free.back();
 
 	queue.free.pop_back();
-	queue.slots[slot] = {};
 	queue.slots[slot].caller = &caller;
+	queue.slots[slot].single = false;
 	return slot;
 }
 
@@ -275,12 +275,8 @@ result<std::vector<block::Space>> Worker::Caller::spaces()
 int Worker::Caller::begin(Queue &queue, Op op, std::uint32_t space, std::uint64_t lba, std::uint32_t blocks,
 			  std::span<const std::byte> data, std::uint32_t slot)
 {
-	const Namespace *const found = queue.pair->find(space);
-
-	if ((op == Op::read || op == Op::write) && found && std::uint64_t{blocks} * found->block_bytes > data.size())
-		return ERANGE;
 	const auto taken = queue.pair->submit({.op = op, .nsid = space, .lba = lba, .blocks = blocks,
-					       .data = const_cast<std::byte *>(data.data()), .tag = slot});
+					       .data = const_cast<std::byte *>(data.data()), .tag = slot, .room = data.size()});
 
 	if (!taken)
 		return taken.error().code();
