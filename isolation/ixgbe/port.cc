@@ -18,8 +18,6 @@ constexpr unsigned most_queues = 16;
 constexpr unsigned most_entries = 4096;
 constexpr std::uint32_t shortest = 14; // an Ethernet header; the device pads
 constexpr std::uint32_t check_bytes = 4;
-// Transmit entries between two that the device writes back.
-constexpr unsigned report_every = 32;
 
 constexpr std::size_t ring_alignment = 128;
 
@@ -53,50 +51,74 @@ void Queue::put_receive(std::uint32_t frame) noexcept
 	rx_.used++;
 }
 
+// What their loops use again and again is in variables of their own: for all the compiler knows, an entry that is written could be
+// any of the members.
+
 std::size_t Queue::give(std::span<const std::uint32_t> frames)
 {
-	std::size_t n = 0;
-
 	if (port_.failed() || !frames_)
 		return 0;
-	while (n < frames.size() && !rx_.full() && frames_->take(frames[n]))
-		put_receive(frames[n++]);
+	Frames &from = *frames_;
+	const std::size_t most = std::min<std::size_t>(frames.size(), rx_.free());
+	auto *const entries = reinterpret_cast<RxRead *>(rx_.entries);
+	std::uint32_t *const numbers = rx_.frames.data();
+	unsigned tail = rx_.tail;
+	std::size_t n = 0;
+
+	for (; n < most && from.take(frames[n]); n++) {
+		const RxRead entry{.packet = from.iova_of(frames[n]), .header = 0};
+
+		std::memcpy(entries + tail, &entry, sizeof(entry)); // it is read as an RxWriteBack
+		numbers[tail] = frames[n];
+		tail = rx_.next(tail);
+	}
+	if (!n)
+		return 0;
+	rx_.tail = tail;
+	rx_.used += static_cast<unsigned>(n);
 	// Bar::write() has the barrier between the entries and this.
-	if (n)
-		port_.write(reg::rdt(number_), rx_.tail);
+	port_.write(reg::rdt(number_), tail);
 	return n;
 }
 
 std::span<Packet> Queue::receive(std::span<Packet> room)
 {
+	if (!rx_.used || port_.failed())
+		return {};
+	Frames &to = *frames_;
+	const auto *const entries = reinterpret_cast<const RxWriteBack *>(rx_.entries);
+	const std::uint32_t *const numbers = rx_.frames.data();
+	const unsigned frame_bytes = port_.options_.frame_bytes;
+	const unsigned most = rx_.used; // none that is given again below
+	unsigned head = rx_.head, seen = 0;
 	std::size_t n = 0;
 	bool again = false;
 
-	while (n < room.size() && rx_.used && !port_.failed()) {
-		const auto *const entry = reinterpret_cast<const RxWriteBack *>(rx_.entries + rx_.head * sizeof(RxWriteBack));
+	for (; n < room.size() && seen < most; seen++) {
 		// The device writes an entry back whole; its length is read after the bit that says so.
-		const std::uint32_t status = __atomic_load_n(&entry->status_error, __ATOMIC_ACQUIRE);
+		const std::uint32_t status = __atomic_load_n(&entries[head].status_error, __ATOMIC_ACQUIRE);
 
 		if (!(status & rx::dd))
 			break;
-		const std::uint32_t bytes = entry->length;
-		const std::uint32_t frame = rx_.frames[rx_.head];
+		const std::uint32_t bytes = entries[head].length;
+		const std::uint32_t frame = numbers[head];
 
 		// All packets that the device accepts fit into a frame, see MAXFRS.
-		if (bytes > port_.options_.frame_bytes) {
+		if (bytes > frame_bytes) {
 			port_.fail("the device has received more than it has room for");
 			break;
 		}
-		rx_.head = rx_.next(rx_.head);
-		rx_.used--;
-		if (status & rx::rxe || !(status & rx::eop) || !bytes) {
+		head = rx_.next(head);
+		if (status & rx::rxe || !(status & rx::eop) || !bytes) [[unlikely]] {
 			put_receive(frame);
 			again = true;
 			continue;
 		}
-		frames_->give_back(frame);
+		to.give_back(frame);
 		room[n++] = {.frame = frame, .bytes = bytes};
 	}
+	rx_.head = head;
+	rx_.used -= seen;
 	if (again)
 		port_.write(reg::rdt(number_), rx_.tail);
 	return room.first(n);
@@ -104,66 +126,69 @@ std::span<Packet> Queue::receive(std::span<Packet> room)
 
 std::size_t Queue::send(std::span<const Packet> packets)
 {
-	std::size_t n = 0;
-
 	if (port_.failed() || !frames_)
 		return 0;
-	for (; n < packets.size() && !tx_.full(); n++) {
-		const Packet &packet = packets[n];
+	Frames &from = *frames_;
+	const std::size_t most = std::min<std::size_t>(packets.size(), tx_.free());
+	const std::uint32_t range = port_.options_.longest - check_bytes - shortest;
+	auto *const entries = reinterpret_cast<TxData *>(tx_.entries);
+	std::uint32_t *const numbers = tx_.frames.data();
+	unsigned tail = tx_.tail, last = tail;
+	std::size_t n = 0;
 
-		if (packet.bytes < shortest || packet.bytes > port_.options_.longest - check_bytes || !frames_->take(packet.frame))
+	for (; n < most; n++) {
+		const Packet packet = packets[n];
+
+		if (packet.bytes - shortest > range || !from.take(packet.frame))
 			break;
-		const bool report = n + 1 == packets.size() || (n + 1) % report_every == 0;
-		const TxData entry{.address = frames_->iova_of(packet.frame),
-				   .cmd_type_len = packet.bytes | tx::data | tx::eop | tx::ifcs | tx::dext | (report ? tx::rs : 0),
-				   .olinfo_status = packet.bytes << tx::paylen_shift};
-
-		std::memcpy(tx_.entries + tx_.tail * sizeof(entry), &entry, sizeof(entry));
-		tx_.frames[tx_.tail] = packet.frame;
-		reports_[tx_.tail] = report;
-		tx_.tail = tx_.next(tx_.tail);
-		tx_.used++;
+		entries[tail] = {.address = from.iova_of(packet.frame),
+				 .cmd_type_len = packet.bytes | tx::data | tx::eop | tx::ifcs | tx::dext,
+				 .olinfo_status = packet.bytes << tx::paylen_shift};
+		numbers[tail] = packet.frame;
+		last = tail;
+		tail = tx_.next(tail);
 	}
 	if (!n)
 		return 0;
-	if (n < packets.size()) {
-		// The last one that was taken reports, or its frame would not come back before the next ones are sent.
-		const unsigned last = (tx_.tail ? tx_.tail : tx_.size) - 1;
-
-		reinterpret_cast<TxData *>(tx_.entries)[last].cmd_type_len |= tx::rs;
-		reports_[last] = true;
-	}
-	port_.write(reg::tdt(number_), tx_.tail);
+	// The last one is written back: what is before it has been sent by then, for entries are sent in order.
+	entries[last].cmd_type_len |= tx::rs;
+	last_[tx_.tail] = last;
+	tx_.tail = tail;
+	tx_.used += static_cast<unsigned>(n);
+	port_.write(reg::tdt(number_), tail);
 	return n;
 }
 
 std::span<std::uint32_t> Queue::sent(std::span<std::uint32_t> room)
 {
+	const auto *const entries = reinterpret_cast<const TxData *>(tx_.entries);
+	const std::uint32_t *const numbers = tx_.frames.data();
 	std::size_t n = 0;
 
-	// Entries are sent in order: what is before one that was written back has been sent.
-	for (unsigned entry = (tx_.head + ended_) % tx_.size, seen = ended_; seen < tx_.used && !port_.failed();) {
-		const auto *const ring = reinterpret_cast<const TxData *>(tx_.entries);
+	while (n < room.size()) {
+		if (!ended_) {
+			if (!tx_.used || port_.failed())
+				break;
+			const unsigned last = last_[tx_.head];
 
-		while (seen < tx_.used && !reports_[entry]) {
-			entry = tx_.next(entry);
-			seen++;
+			if (!(__atomic_load_n(&entries[last].olinfo_status, __ATOMIC_ACQUIRE) & tx::dd))
+				break;
+			ended_ = (last < tx_.head ? last + tx_.size : last) - tx_.head + 1;
 		}
-		if (seen == tx_.used || !(__atomic_load_n(&ring[entry].olinfo_status, __ATOMIC_ACQUIRE) & tx::dd))
-			break;
-		entry = tx_.next(entry);
-		ended_ = ++seen;
-		if (ended_ >= room.size())
-			break;
-	}
-	while (n < room.size() && ended_) {
-		const std::uint32_t frame = tx_.frames[tx_.head];
+		const auto count = static_cast<unsigned>(std::min<std::size_t>(ended_, room.size() - n));
+		Frames &to = *frames_;
+		unsigned head = tx_.head;
 
-		tx_.head = tx_.next(tx_.head);
-		tx_.used--;
-		ended_--;
-		frames_->give_back(frame);
-		room[n++] = frame;
+		for (unsigned k = 0; k < count; k++) {
+			const std::uint32_t frame = numbers[head];
+
+			head = tx_.next(head);
+			to.give_back(frame);
+			room[n++] = frame;
+		}
+		tx_.head = head;
+		tx_.used -= count;
+		ended_ -= count;
 	}
 	return room.first(n);
 }
@@ -288,7 +313,7 @@ void Port::make_queues(std::span<std::byte> memory)
 		queue->rx_.size = queue->tx_.size = options_.entries;
 		queue->rx_.frames.resize(options_.entries);
 		queue->tx_.frames.resize(options_.entries);
-		queue->reports_.resize(options_.entries);
+		queue->last_.resize(options_.entries);
 		queue->rx_.entries = memory.data() + n * ring_bytes();
 		queue->tx_.entries = memory.data() + (options_.queues + n) * ring_bytes();
 		queues_.push_back(std::move(queue));

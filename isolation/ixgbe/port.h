@@ -109,7 +109,8 @@ public:
 	/// bytes, or more than the port's longest, is not taken.
 	std::size_t send(std::span<const Packet> packets);
 
-	/// Frames whose packets have been sent, as many as there is room for.
+	/// Frames whose packets have been sent, as many as there is room for. Those of one call of send() are told when all of them
+	/// have been.
 	std::span<std::uint32_t> sent(std::span<std::uint32_t> room);
 
 	unsigned receiving() const noexcept { return rx_.used; } ///< Frames that the device has for packets to come.
@@ -129,7 +130,7 @@ private:
 
 		unsigned next(unsigned entry) const noexcept { return entry + 1 == size ? 0 : entry + 1; }
 		// One entry stays empty: a full ring is not to look like an empty one.
-		bool full() const noexcept { return used + 1 == size; }
+		unsigned free() const noexcept { return size - 1 - used; }
 	};
 
 	Queue(Port &port, unsigned number) noexcept : port_(port), number_(number) {}
@@ -140,8 +141,8 @@ private:
 	std::shared_ptr<Frames> frames_; // or none, and then the device has none
 	Ring rx_;
 	Ring tx_;
-	std::vector<bool> reports_; // transmit entries that the device writes back
-	unsigned ended_ = 0;	    // transmit entries from the head on that have been sent
+	std::vector<std::uint32_t> last_; // of a call of send(), by its first transmit entry: the one that the device writes back
+	unsigned ended_ = 0;		  // transmit entries from the head on that have been sent
 };
 
 class Port {

@@ -210,7 +210,8 @@ result<std::vector<net::Packet>> Connected::submit_and_poll(std::uint32_t port, 
 	Queue &queue = (*found)->port->queue(number);
 	Packet sent[net::most_packets];
 	std::uint32_t given[net::most_packets];
-	std::size_t to_send = 0, to_give = 0;
+	net::Packet told[net::most_packets];
+	std::size_t to_send = 0, to_give = 0, count = 0;
 
 	for (const net::Packet &packet : packets)
 		if (packet.bytes)
@@ -228,29 +229,34 @@ result<std::vector<net::Packet>> Connected::submit_and_poll(std::uint32_t port, 
 		if (at < to_give)
 			use.back.push_back({.frame = given[at], .bytes = 0});
 	}
+	if (!use.back.empty()) {
+		const auto end = use.back.begin() + static_cast<std::ptrdiff_t>(std::min(use.back.size(), net::most_packets));
 
-	const auto end = Clock::now() + wait_at_most;
+		count = static_cast<std::size_t>(std::copy(use.back.begin(), end, told) - told);
+		use.back.erase(use.back.begin(), end);
+	}
+
 	const std::size_t wanted = std::min<std::size_t>(wait_for, net::most_packets);
+	Clock::time_point end{}; // of the wait, if there is one
 
 	for (unsigned n = 0;; n++) {
-		for (const Packet &packet : queue.receive(sent))
-			use.back.push_back({.frame = packet.frame, .bytes = packet.bytes});
-		for (const std::uint32_t frame : queue.sent(given))
-			use.back.push_back({.frame = frame, .bytes = 0});
+		for (const Packet &packet : queue.receive({sent, net::most_packets - count}))
+			told[count++] = {.frame = packet.frame, .bytes = packet.bytes};
+		for (const std::uint32_t frame : queue.sent({given, net::most_packets - count}))
+			told[count++] = {.frame = frame, .bytes = 0};
 		Worker::look_after(*(*found)->port);
-		if (use.back.size() >= wanted || (n % 16 == 15 && Clock::now() > end))
+		if (count >= wanted)
+			break;
+		if (!n)
+			end = Clock::now() + wait_at_most;
+		else if (n % 16 == 15 && Clock::now() > end)
 			break;
 		if (n < looks)
 			std::this_thread::yield();
 		else
 			std::this_thread::sleep_for(nap);
 	}
-
-	const auto told = use.back.begin() + static_cast<std::ptrdiff_t>(std::min(use.back.size(), net::most_packets));
-	std::vector<net::Packet> out(use.back.begin(), told);
-
-	use.back.erase(use.back.begin(), told);
-	return out;
+	return std::vector<net::Packet>(told, told + count);
 }
 
 } // namespace orbit::ixgbe

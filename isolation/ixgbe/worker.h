@@ -34,7 +34,7 @@ private:
 	struct Use {
 		std::mutex mutex; // of what follows, and of the port's queue
 		std::optional<isolation::DomainId> by;
-		std::vector<net::Packet> back; // not yet told
+		std::vector<net::Packet> back; // what the device did not take, not yet told
 	};
 
 	struct Started {
