@@ -198,6 +198,7 @@ bench-containers: $(BUILD)/bench/containers/bench
 	@bench/containers/run.py $< --json $(BUILD)/bench/containers/results.json
 
 bench-drivers: deps
+	@$(MAKE) -s -C isolation/models deps
 	@$(MAKE) -s -j$(JOBS) $(driver_benches)
 	@kernel=$$($(call kernel,vm,$(KERNEL))) && bench/drivers/run.py --build $(BUILD) --kernel "$$kernel"
 
@@ -257,9 +258,9 @@ $(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-d
 $(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image-domain/decoder.orbit.hpp
 $(BUILD)/examples/kv-store: $(isolation_library) $(generated)/examples/kv-store/store.orbit.hpp $(generated)/isolation/nvme/block.orbit.hpp
 $(BUILD)/examples/packet-forwarder: $(isolation_library) $(generated)/examples/packet-forwarder/balance.orbit.hpp $(generated)/isolation/ixgbe/net.orbit.hpp
-$(BUILD)/bench/drivers/nvme: $(isolation_library)
+$(driver_benches): $(isolation_library)
 $(BUILD)/tests/drivers/nvme_domain $(BUILD)/tests/drivers/nvme_mad $(BUILD)/bench/drivers/nvme: $(generated)/isolation/nvme/block.orbit.hpp
-$(BUILD)/tests/drivers/ixgbe_domain $(BUILD)/tests/drivers/ixgbe_mad: $(generated)/isolation/ixgbe/net.orbit.hpp
+$(BUILD)/tests/drivers/ixgbe_domain $(BUILD)/tests/drivers/ixgbe_mad $(BUILD)/bench/drivers/ixgbe: $(generated)/isolation/ixgbe/net.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.
 interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))
 domain_libraries = $(if $(filter $(isolation_library),$^),$(isolation_library))

@@ -15,24 +15,45 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "tests"), str(HERE.parents[1] / "tests/vm")]
 import drivers  # noqa: E402
+import models  # noqa: E402
 import run as vm  # noqa: E402
+sys.path.append(str(HERE))
+import testpmd  # noqa: E402
 
 SECONDS = 900           # for one program, before scaling
+
+
+# Two cards on one wire, that do within the write of a register what it asks for.
+def cards(work):
+    return [f"{argument},immediate=on" if argument.startswith("i82599") else argument for argument in drivers.cards(work, (0, 0))]
+
+
 # Each program with the devices that it drives, and what its figures are compared with, of the same batch.
-PROGRAMS = {"nvme": (drivers.devices, "nvme/linked in")}
+PROGRAMS = {"nvme": (drivers.devices, "nvme/linked in"), "ixgbe": (cards, "ixgbe/linked in")}
 
 
 def count(build, kernel, program):
     """The figures of one program, by name."""
     devices, _ = PROGRAMS[program]
+    tests = [vm.Test(program, [str(build / "bench/drivers" / program)], SECONDS)]
+    peer = program == "ixgbe" and testpmd.installed()
+    if peer:
+        tests.append(testpmd.test(32))
+    elif program == "ixgbe":
+        print("bench: testpmd is not installed (Debian: dpdk): what it costs is not counted", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
-        machine = vm.Machine(kernel, icount=True, iommu=True, memory="2G", devices=devices(work), append="ORBIT_BACKEND=kernel")
-        report = machine.run([vm.Test(program, [str(build / "bench/drivers" / program)], SECONDS)])
-    for case in report.cases:
+        machine = vm.Machine(kernel, icount=True, iommu=True, memory="2G", devices=devices(work), append="ORBIT_BACKEND=kernel",
+                             files=testpmd.files()[1] if peer else {}, models=models.build_models() if program == "ixgbe" else [])
+        report = machine.run(tests)
+        wrong = drivers.mistakes(work)
+    for case in [*report.cases, *wrong]:
         if case.outcome != "pass":
             raise ValueError(f"{case.title}: {case.output}")
     found = {name: float(number) for case in report.cases
              for name, number in re.findall(r"^figure (.+) (\S+)$", case.output, re.M)}
+    if peer:
+        found |= {f"ixgbe/testpmd/{case.program.split()[1]}": testpmd.instructions(case.output)
+                  for case in report.cases if case.program.startswith("testpmd")}
     if not found:
         raise ValueError(f"{program} printed no figure")
     return found
