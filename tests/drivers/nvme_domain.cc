@@ -150,6 +150,45 @@ TEST_F(NvmeDomain, HasAQueueOf1024)
 	EXPECT_EQ(ended.size(), deepest);
 }
 
+TEST_F(NvmeDomain, ZeroesAndDiscardsBlocks)
+{
+	start(options());
+	ASSERT_TRUE(queue);
+	const auto limits = calls->limits();
+
+	ASSERT_TRUE(limits && limits->write_zeroes && limits->discard);
+	for (const std::uint32_t space : {1u, 2u}) {
+		const std::uint32_t block_bytes = (*calls->spaces())[space - 1].block_bytes;
+		rref<std::byte[]> bytes = buffer(8 * block_bytes);
+
+		fill(bytes.elements(), space, 64, 3);
+		ASSERT_TRUE(calls->write(space, 64, 8, bytes));
+		// All but the first and the last.
+		EXPECT_EQ(run({.tag = 1, .lba = 65, .data = {}, .space = space, .blocks = 6, .op = Op::write_zeroes}, 0), 0);
+		auto read = calls->read(space, 64, 8, buffer(8 * block_bytes));
+		ASSERT_TRUE(read) << words_of(read);
+		for (unsigned block = 0; block < 8; block++) {
+			const auto was = bytes.elements().subspan(block * block_bytes, block_bytes);
+			const auto is = read->elements().subspan(block * block_bytes, block_bytes);
+
+			if (block == 0 || block == 7)
+				EXPECT_TRUE(std::ranges::equal(is, was)) << "block " << block;
+			else
+				EXPECT_TRUE(std::ranges::all_of(is, [](std::byte b) { return b == std::byte{0}; })) << "block " << block;
+		}
+		// What a discarded block holds nobody promises; its neighbours are as they were.
+		EXPECT_EQ(run({.tag = 2, .lba = 65, .data = {}, .space = space, .blocks = 6, .op = Op::discard}, 0), 0);
+		read = calls->read(space, 64, 8, buffer(8 * block_bytes));
+		ASSERT_TRUE(read) << words_of(read);
+		EXPECT_TRUE(std::ranges::equal(read->elements().first(block_bytes), bytes.elements().first(block_bytes)));
+		EXPECT_TRUE(std::ranges::equal(read->elements().last(block_bytes), bytes.elements().last(block_bytes)));
+		for (const Op op : {Op::write_zeroes, Op::discard}) {
+			EXPECT_EQ(run({.tag = 3, .lba = 65, .data = {}, .space = space, .blocks = 0, .op = op}, 0), EINVAL);
+			EXPECT_EQ(run({.tag = 4, .lba = ~std::uint64_t{0}, .data = {}, .space = space, .blocks = 2, .op = op}, 0), EFBIG);
+		}
+	}
+}
+
 TEST_F(NvmeDomain, SaysWhatIsWrongWithARequest)
 {
 	start(options());
