@@ -32,7 +32,7 @@ MODULES = ["virtio_pci", "virtio_console", "nvme", "ixgbe", "af_packet", "vfio_p
 
 NAMESPACE_MIB = 64
 SLOT = 0x10             # of the controller, on bus 0
-SECONDS = 60            # for one program, before scaling
+SECONDS = 90            # for one program, before scaling
 KILL_SECONDS = 1        # for each kill
 MAD = "ixgbe_mad"
 PACKETS_A_SECOND = 200  # each way, at least
