@@ -38,6 +38,7 @@
 #define ORBIT_DEFAULT_QUEUE	1024	/* the same, where nothing else is asked for */
 #define ORBIT_MAX_UPDATE	(4 << 20)	/* bytes of one update */
 #define ORBIT_DEFAULT_UPDATES	(64 << 20)	/* bytes of all updates of one task */
+#define ORBIT_MAX_SCAN		32	/* ranges that one ORBIT_CTL_SCAN takes, or tells */
 
 /* struct orbit_create_args.flags */
 #define ORBIT_CREATE_RESTART	(1ULL << 0)
@@ -371,6 +372,7 @@ enum orbit_ctl_op {
 	ORBIT_CTL_TEMPLATE,	/* struct orbit_attach_args */
 	ORBIT_CTL_AWAIT,	/* no argument: NULL, size 0 */
 	ORBIT_CTL_APPLY,	/* struct orbit_apply_args */
+	ORBIT_CTL_SCAN,		/* struct orbit_scan_args; with ORBIT_FEATURE_SCAN */
 };
 
 #define ORBIT_FEATURE_QUEUE	(1ULL << 0)	/* ASYNC, HANDLE, cancel, skip, replace */
@@ -378,6 +380,7 @@ enum orbit_ctl_op {
 #define ORBIT_FEATURE_UPDATES	(1ULL << 2)	/* orbit_send(), orbit_recv(), APPLY */
 #define ORBIT_FEATURE_RESTART	(1ULL << 3)	/* templates, RETRY */
 #define ORBIT_FEATURE_LIMITS	(1ULL << 4)	/* files, memory, CPU */
+#define ORBIT_FEATURE_SCAN	(1ULL << 5)	/* ORBIT_CTL_SCAN */
 
 /**
  * struct orbit_info - what this kernel offers (ORBIT_CTL_QUERY)
@@ -445,6 +448,58 @@ struct orbit_apply_args {
 	__aligned_u64 offset;
 	__aligned_u64 applied;
 	__aligned_u64 conflicts;
+};
+
+/* struct orbit_scan_args.flags */
+#define ORBIT_SCAN_AGAIN	(1ULL << 0)	/* tell of what has been told before, too */
+
+/**
+ * struct orbit_scan_range - pages of a view
+ * @addr: Where they begin, in the orbit.
+ * @length: How far they go, in bytes; not 0.  Both are multiples of the page size.
+ */
+struct orbit_scan_range {
+	__aligned_u64 addr;
+	__aligned_u64 length;
+};
+
+/**
+ * struct orbit_scan_args - look at each page once (ORBIT_CTL_SCAN)
+ * @flags: ORBIT_SCAN_*.
+ * @pool: An address in the view that this is about.  All ranges are parts of what the
+ *	task sees of that pool.
+ * @done: Address of an array of struct orbit_scan_range, parts of which no page is in
+ *	another: the task does not need them any more.
+ * @held: Address of an array of struct orbit_scan_range, which takes parts that the
+ *	kernel keeps a copy of for this task, oldest first.
+ * @nr_done: How many there are in @done, up to ORBIT_MAX_SCAN.
+ * @nr_held: In: how many fit in @held, up to ORBIT_MAX_SCAN.  Out: how many there are;
+ *	less than fit only if there is no other at present.
+ * @ahead: Where the task will read next,
+ * @ahead_length: and how far; 0 if that is not known.
+ * @pad: Must be 0.
+ *
+ * Made by the orbit's main thread while a task runs, on the descriptor from
+ * ORBIT_CTL_ATTACH.  First, the views of what is in @done become empty (SIGBUS), what
+ * the task wrote there is dropped, and neither a copy that was made for it nor a later
+ * write of the main program keeps memory for it.  Then the task is told of what it is
+ * not done with and main has written to meanwhile, of each page once, unless it asks
+ * for all of it with ORBIT_SCAN_AGAIN.  Last, what is @ahead is mapped as far as that
+ * can be done at once.  A task that is done with anything is not tried once more
+ * (ORBIT_CALL_RETRY).  Fails with ESRCH if no task runs, ENXIO if @pool or a range is not
+ * in a part of a pool that the task sees, EALREADY if the task is done with a page of
+ * @done, or it is there twice; then nothing has changed.
+ */
+struct orbit_scan_args {
+	__aligned_u64 flags;
+	__aligned_u64 pool;
+	__aligned_u64 done;
+	__aligned_u64 held;
+	__u32 nr_done;
+	__u32 nr_held;
+	__aligned_u64 ahead;
+	__aligned_u64 ahead_length;
+	__aligned_u64 pad;
 };
 
 enum orbit_state {

@@ -107,10 +107,6 @@ typedef uint64_t (*orbit_entry)(const void *arg, size_t arg_size);
 /* ORBIT_INHERIT_MINIMAL. */
 #define ORBIT_FEATURE_MINIMAL (1ULL << 34)
 #define ORBIT_FEATURE_LITTLE ORBIT_FEATURE_MINIMAL /* its name until 0.1 */
-/* Scans give up what they are done with, see orbit_scan(). */
-#ifndef ORBIT_FEATURE_SCAN
-#define ORBIT_FEATURE_SCAN (1ULL << 5)
-#endif
 
 /**
  * struct orbit_probe_info - what orbit_probe() found

@@ -9,30 +9,6 @@
 #include <cerrno>
 #include <cstddef>
 
-// Until the series of patches has it.
-#ifndef ORBIT_MAX_SCAN
-#define ORBIT_MAX_SCAN 32
-#define ORBIT_SCAN_AGAIN (1ULL << 0)
-constexpr auto ORBIT_CTL_SCAN = static_cast<orbit_ctl_op>(7);
-
-struct orbit_scan_range {
-	__aligned_u64 addr;
-	__aligned_u64 length;
-};
-
-struct orbit_scan_args {
-	__aligned_u64 flags;
-	__aligned_u64 pool;
-	__aligned_u64 done;
-	__aligned_u64 held;
-	__u32 nr_done;
-	__u32 nr_held;
-	__aligned_u64 ahead;
-	__aligned_u64 ahead_length;
-	__aligned_u64 pad;
-};
-#endif
-
 namespace liborbit {
 
 #if defined(__x86_64__) && defined(__LP64__)

@@ -13,7 +13,7 @@ SYSCALLS = (ROOT / "liborbit/kernel/syscall.h").read_text()
 
 # Bytes of a field's type.
 C_SIZES = {"__u32": 4, "__s32": 4, "__aligned_u64": 8}
-SYZ_SIZES = {"pid": 4, "fd_orbit_pool": 4, "fd_orbit_task": 4, "orbit_task_id": 8, "ptr64": 8}
+SYZ_SIZES = {"pid": 4, "fd_orbit_pool": 4, "fd_orbit_task": 4, "orbit_task_id": 8, "ptr64": 8, "vma64": 8}
 # Limits, which are no flags or values of a field; and what is there only for another name.
 NO_VALUES = re.compile(r"ORBIT_(ABI|MAX_\w+|DEFAULT_\w+|NAME_LEN)")
 
