@@ -96,7 +96,7 @@ help:
 	@echo 'make test-drivers  drivers in domains, on the kernel of this distribution and on the patched one, with devices'
 	@echo '               behind an IOMMU; or only on DRIVERS_KERNEL=<directory>'
 	@echo '               (DRIVER_KILLS=1000 kills one as often, DRIVER_PACKETS=1000000 go each way)'
-	@echo 'make test-models  the drivers of Linux on the network card that isolation/models gives QEMU'
+	@echo 'make test-models  the drivers of two Linuxes on the network card that isolation/models gives QEMU'
 	@echo '               (MODEL_RESETS=100 resets it as often under traffic)'
 	@echo 'make stress    stress, fuzz and census for MINUTES=$(MINUTES), on kernels with all checkers; and a storm of'
 	@echo '               KILLS=$(KILLS) of domains'
@@ -164,7 +164,7 @@ test-drivers: deps
 test-models: deps
 	@$(MAKE) -s -C isolation/models deps
 	@$(MAKE) -s -j$(JOBS) $(models)
-	@tests/models.py --build $(BUILD) $(if $(MODEL_RESETS),--resets $(MODEL_RESETS))
+	@kernel=$$($(call kernel,vm,$(KERNEL))) && tests/models.py --build $(BUILD) --kernel "$$kernel" $(if $(MODEL_RESETS),--resets $(MODEL_RESETS))
 
 fuzz-models: deps
 	@$(MAKE) -s -C isolation/models deps

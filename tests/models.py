@@ -3,9 +3,9 @@
 """The tests of the devices that isolation/models gives QEMU: they report mistakes, and other people's drivers run on them.
 
 Normally run by `make test-models`, which builds what this needs.  The kernel is that of the distribution here, out of
-its package, with its drivers as modules.  The devices are two models of the 82599, back to back.  The guest has a port
+its package, with its drivers as modules; and then, with --kernel, one that has them built in.  The devices are two models of the 82599, back to back.  The guest has a port
 to the machine's monitor, with which a test makes something go wrong, and asks what the driver has done wrong.
-BUILD/results/models.json keeps what was said.
+BUILD/results/models.json, and models-series.json of that kernel, keep what was said.
 """
 
 import argparse
@@ -52,10 +52,13 @@ def devices(work):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, required=True, help="where make built the tests")
+    parser.add_argument("--kernel", type=Path, help="one that has the series, and Linux's driver built in: the tests run on it, too")
     parser.add_argument("--resets", type=int, help="how often the device is reset under traffic")
     parser.add_argument("--filter", help="only these of the tests, as GoogleTest has it")
     options = parser.parse_args()
-    kernel = distro.distribution_kernel("distribution-models", MODULES)
+    kernels = {"models": distro.distribution_kernel("distribution-models", MODULES)}
+    if options.kernel:
+        kernels["models-series"] = options.kernel
     environment, seconds = "ORBIT_BACKEND=portable", SECONDS
     if options.resets:
         environment += f" ORBIT_IXGBE_RESETS={options.resets}"
@@ -63,15 +66,16 @@ def main():
     if options.filter:
         environment += f" GTEST_FILTER={options.filter}"
     cases = models_mistakes.run(build_models())
-    with tempfile.TemporaryDirectory(prefix="orbit-models-") as work:
-        tests = [vm.Test(path.name, [str(path)], seconds)
-                 for path in everything.expect(cases, "programs of tests/models",
-                                               everything.programs(options.build, "models"))]
-        machine = vm.Machine(kernel, models=build_models(), devices=devices(work))
-        cases += everything.run_guest("models", machine, tests, options.build / "results", environment)
-        mistakes = Path(work, "mistakes")
-        if mistakes.exists() and any(case.outcome == "fail" for case in cases):
-            print("what drivers have done wrong, at last:", *mistakes.read_text().splitlines()[-20:], sep="\n  ")
+    tests = [vm.Test(path.name, [str(path)], seconds)
+             for path in everything.expect(cases, "programs of tests/models", everything.programs(options.build, "models"))]
+    for name, kernel in kernels.items():
+        with tempfile.TemporaryDirectory(prefix="orbit-models-") as work:
+            machine = vm.Machine(kernel, models=build_models(), devices=devices(work))
+            found = everything.run_guest(name, machine, tests, options.build / "results", environment)
+            mistakes = Path(work, "mistakes")
+            if mistakes.exists() and any(case.outcome == "fail" for case in found):
+                print("what drivers have done wrong, at last:", *mistakes.read_text().splitlines()[-20:], sep="\n  ")
+            cases += found
     return vm.conclude(cases)
 
 
