@@ -259,7 +259,7 @@ $(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image
 $(BUILD)/examples/kv-store: $(isolation_library) $(generated)/examples/kv-store/store.orbit.hpp $(generated)/isolation/nvme/block.orbit.hpp
 $(BUILD)/examples/packet-forwarder: $(isolation_library) $(generated)/examples/packet-forwarder/balance.orbit.hpp $(generated)/isolation/ixgbe/net.orbit.hpp
 $(driver_benches): $(isolation_library)
-$(BUILD)/tests/drivers/nvme_domain $(BUILD)/tests/drivers/nvme_mad $(BUILD)/bench/drivers/nvme: $(generated)/isolation/nvme/block.orbit.hpp
+$(addprefix $(BUILD)/tests/drivers/,nvme_domain nvme_mad nvme_removal) $(BUILD)/bench/drivers/nvme: $(generated)/isolation/nvme/block.orbit.hpp
 $(BUILD)/tests/drivers/ixgbe_domain $(BUILD)/tests/drivers/ixgbe_mad $(BUILD)/bench/drivers/ixgbe: $(generated)/isolation/ixgbe/net.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.
 interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))

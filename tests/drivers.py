@@ -6,10 +6,10 @@ Normally run by `make test-drivers`, which builds what this needs.  The kernel i
 distribution here, out of its package, with the portable backend; or, with --kernel, one with
 the series and what linux-patches/devices.config asks for.  The devices are QEMU's: an NVMe controller with three namespaces, of blocks
 of 512 and 4096 bytes, and one that is slow, has a sector that cannot be read, one that cannot
-be written, and cannot be flushed.  Network cards are those of isolation/models, for programs
+be written, and cannot be flushed.  For programs whose names end with removal it is one in a slot.  Network cards are those of isolation/models, for programs
 whose names begin with ixgbe: two in one guest, on one wire, of which the other end is Linux's.
 Where the kernel has both of VFIO's interfaces there is a guest for each.
-BUILD/results/drivers.json, cards.json and mad.json keep what was said, of a kernel with the series in drivers-series.json and so on, by
+BUILD/results/drivers.json, slot.json, cards.json and mad.json keep what was said, of a kernel with the series in drivers-series.json and so on, by
 one of the interfaces in drivers-series-group.json.
 """
 
@@ -68,6 +68,22 @@ def devices(work):
     return [*arguments, "-device", f"nvme,id=nvme,serial=orbit,max_ioqpairs=4,addr={SLOT:#x}", *spaces,
             "-drive", f"if=none,id=few,file.driver=null-co,file.size={NAMESPACE_MIB << 20},file.read-zeroes=on",
             "-device", f"nvme,serial=few,drive=few,msix_qsize=1,addr={SLOT + 1:#x}"]
+
+
+def slot(work):
+    """QEMU's arguments for a controller in a slot, from which the guest can have it taken: by QEMU's monitor, which is on a port
+    of the guest's.  It is slow, so that something is under way when it goes."""
+    file, monitor = Path(work, "disk"), Path(work, "monitor")
+    with file.open("wb") as image:
+        image.truncate(NAMESPACE_MIB << 20)
+    return ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",     # but by the slot's own registers
+            "-device", f"pcie-root-port,id=bay,slot=1,addr={SLOT:#x}",
+            "-object", f"throttle-group,id=slow,x-iops-total={SLOW_TRANSFERS}",
+            "-blockdev", f"driver=throttle,node-name=disk,throttle-group=slow,file.driver=file,file.filename={file}",
+            "-device", "nvme,id=nvme,bus=bay,serial=orbit,drive=disk",
+            "-chardev", f"socket,id=monitor,path={monitor},server=on,wait=off", "-mon", "chardev=monitor,mode=control",
+            "-device", "virtio-serial-pci,id=ports",
+            "-chardev", f"socket,id=guest,path={monitor}", "-device", "virtserialport,bus=ports.0,chardev=guest,name=monitor"]
 
 
 def fio():
@@ -139,13 +155,14 @@ def main():
                                            everything.programs(options.build, "drivers"))
              if not options.programs or path.name in options.programs]
     on_cards = [test for test in tests if test.name.startswith("ixgbe")]
-    others = [test for test in tests if test not in on_cards]
+    in_a_slot = [test for test in tests if test.name.endswith("removal")]
+    others = [test for test in tests if test not in on_cards + in_a_slot]
     with tempfile.TemporaryDirectory(prefix="orbit-drivers-") as work:
-        if others:
-            for interface in interfaces(vm.Machine(kernel)):
-                machine = vm.Machine(kernel, iommu=True, devices=devices(work), files=fio())
+        for title, programs, made in (("drivers", others, devices), ("slot", in_a_slot, slot)):
+            for interface in interfaces(vm.Machine(kernel)) if programs else ():
+                machine = vm.Machine(kernel, iommu=True, devices=made(work), files=fio())
                 name, way = (f"-{interface}", f" ORBIT_VFIO={interface}") if interface else ("", "")
-                cases += everything.run_guest(f"drivers{suffix}{name}", machine, others, options.build / "results", environment + way)
+                cases += everything.run_guest(f"{title}{suffix}{name}", machine, programs, options.build / "results", environment + way)
         if on_cards:
             machine = vm.Machine(kernel, iommu=True, devices=cards(work, (0, 0)), models=models.build_models())
             # A driver that is out of its mind makes mistakes: it has a machine of its own.

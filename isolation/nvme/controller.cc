@@ -362,7 +362,7 @@ result<void> Controller::wait_for(std::uint32_t mask, std::uint32_t value, std::
 result<void> Controller::reset()
 {
 	cap_.value = registers_.read<std::uint64_t>(reg::cap);
-	if (cap_.value == ~std::uint64_t{0})
+	if (cap_.value == ~std::uint64_t{0} || !cap_.value)
 		return refused(-ENODEV, "the controller does not answer: it has been taken away, or has no power");
 	if (!cap_.nvm())
 		return refused(-EOPNOTSUPP, "the controller does not have the NVM command set");

@@ -361,7 +361,7 @@ result<std::uint32_t> Device::read_config(unsigned offset, unsigned bytes) const
 	if ((bytes != 1 && bytes != 2 && bytes != 4) || offset % bytes || offset + std::uint64_t{bytes} > config_bytes_)
 		return refused(-ERANGE, "there is no such register in config space");
 	if (pread(fd_, text, bytes, static_cast<off_t>(config_offset_ + offset)) != static_cast<ssize_t>(bytes))
-		return refused(-EPROTO, "config space cannot be read");
+		return refused(errno == ENODEV ? -ENODEV : -EPROTO, "config space cannot be read");
 	return text[0] | std::uint32_t{text[1]} << 8 | std::uint32_t{text[2]} << 16 | std::uint32_t{text[3]} << 24;
 }
 
