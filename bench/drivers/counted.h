@@ -8,32 +8,15 @@
 #ifndef ORBIT_BENCH_DRIVERS_COUNTED_H
 #define ORBIT_BENCH_DRIVERS_COUNTED_H
 
-#include <algorithm>
-#include <chrono>
-#include <cstddef>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <numeric>
-#include <string>
+#include "../common/bench.h"
+
 #include <type_traits>
-#include <utility>
-#include <vector>
 
 namespace counted {
 
-[[noreturn]] inline void die(const std::string &what)
-{
-	std::fflush(stdout);
-	std::fprintf(stderr, "bench: %s\n", what.c_str());
-	std::exit(1);
-}
-
-inline void check(bool good, const char *what)
-{
-	if (!good)
-		die(what);
-}
+using bench::check;
+using bench::die;
+using bench::now;
 
 template <class T> auto get(T &&got, const char *what)
 {
@@ -41,11 +24,6 @@ template <class T> auto get(T &&got, const char *what)
 		die(std::string(what) + ": " + got.error().message());
 	if constexpr (!std::is_void_v<typename std::remove_cvref_t<T>::value_type>)
 		return std::move(*got);
-}
-
-inline std::int64_t now()
-{
-	return std::chrono::steady_clock::now().time_since_epoch().count();
 }
 
 /// Without the highest and the lowest, a tenth of each.

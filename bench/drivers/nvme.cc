@@ -36,6 +36,19 @@ constexpr std::uint32_t blocks = read_bytes / 512;
 constexpr std::uint64_t iova = 0x10000000;
 constexpr std::uint64_t range_blocks = 1024 * blocks; // of the namespace that is read
 
+// What a request costs where rounds ask for a batch and take the one before, whose buffers come back.
+template <class Buffers, class Ask, class Take> double each_round(unsigned batch, Buffers &buffers, Ask &&ask, Take &&take)
+{
+	return each(batch, [&] {
+		ask();
+		take(0);
+		const bool all = buffers.size() >= batch;
+		while (buffers.size() < batch)
+			take(1);
+		return all;
+	});
+}
+
 // ---- By a Queue, whatever is behind it -----------------------------------------------------------
 
 // As many requests as two batches are under way: each round asks for a batch, and takes the one before, which has ended by
@@ -63,14 +76,7 @@ void by_queue(const std::string &name, Queue &queue, Endpoint &endpoint, unsigne
 	};
 
 	ask();
-	figure(name + "/batch=" + std::to_string(batch), each(batch, [&] {
-		ask();
-		take(0);
-		const bool all = buffers.size() >= batch;
-		while (buffers.size() < batch)
-			take(1);
-		return all;
-	}));
+	figure(name + "/batch=" + std::to_string(batch), each_round(batch, buffers, ask, take));
 	while (queue.under_way())
 		take(1);
 }
@@ -298,14 +304,7 @@ void by_linux(const std::string &file)
 		};
 
 		ask();
-		figure("nvme/Linux, io_uring/batch=" + std::to_string(batch), each(batch, [&] {
-			ask();
-			take(0);
-			const bool all = buffers.size() >= batch;
-			while (buffers.size() < batch)
-				take(1);
-			return all;
-		}));
+		figure("nvme/Linux, io_uring/batch=" + std::to_string(batch), each_round(batch, buffers, ask, take));
 		while (buffers.size() < 2 * batch)
 			take(1);
 	}
