@@ -69,6 +69,8 @@ NOT_BY_TSAN = ("P5_Updates.NobodyToReceiveThem", "P10_Access.AForkedChildFindsNo
                "Tasks.MayStartThreadsAndJoinThem", "Tasks.MayKeepThreadsThatAreAskedFor",
                "Scan.OnlyTheTasksThreadCanScan",
                "Check.AForkedChildMayMakeOrbitsOfItsOwn", "DomainsOverRings.EachServiceHasAThreadOfItsOwn",
+               "DomainsOverRings.EachObjectOfAServiceHasAThreadOfItsOwn", "DomainsOverRings.ARestartBringsAllObjectsOfAService",
+               "D2_OneOwner.OrbitctlShowsWhatDomainsDoAndHave",
                "Via/Objects.*",
                # Minimal inheritance is refused with a sanitizer; and a race for descriptors is wanted there.
                "P9_Lifetime.NorIfOrbitsInheritTheMinimum", "Containers.InAnOrbitThatInheritsTheMinimum",
