@@ -54,10 +54,15 @@ TEST(Idle, CallsBesideManyIdleOrbits)
 	for (std::size_t n = 0; n < many; n++)
 		idle.push_back(make_orbit());
 
-	const double beside = time_of_calls(orbit);
+	double beside = time_of_calls(orbit);
 
 	// With sanitizers it is not judged: what they add grows with what is mapped. A call that looked at each took five
-	// times as long.
+	// times as long, however often it was measured. The least of several is judged, for orbits that are still starting
+	// and neighbours on the machine take time of main's too.
+	for (unsigned again = 0; again < 50 && beside >= 2.5 * alone; again++) {
+		std::this_thread::sleep_for(100ms);
+		beside = std::min(beside, time_of_calls(orbit));
+	}
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	EXPECT_LT(beside, 2.5 * alone) << "alone: " << alone << " ms, beside others: " << beside << " ms";
 #endif
