@@ -28,9 +28,10 @@ DEADLY = {
     "abort": r"killed by signal 6 \(SIGABRT\)",
     "loop": "time limit|CPU",
     "memory": "more memory than its limit|killed by signal 6",
+    "leave": "it answered nonsense",
 }
 # These are silent: others may be innocent, so what is told is that a deadlock was there after a second.
-SILENT = ("nobody", "wild", "scribble", "random")
+SILENT = ("nobody", "wild", "scribble", "desk", "random")
 # For what takes moments on an idle machine.
 PATIENCE = 120
 
@@ -269,7 +270,7 @@ class Broken(Ported):
         self.survive("memory")
 
     def test_nonsense(self):
-        self.survive(*SILENT)
+        self.survive("leave", *SILENT)
 
     def test_nobody_is_rolled_back_who_is_in_no_deadlock(self):
         for fault in ("random", "wild"):
@@ -278,12 +279,13 @@ class Broken(Ported):
                 self.renew()
                 before = self.status()
                 self.server.fault(fault)
-                holders = [self.server.connect() for _ in range(4)]
+                holders = [self.server.connect() for _ in range(22)]
                 for i, holder in enumerate(holders):
                     holder.sql("BEGIN")
                     holder.sql(f"UPDATE t SET v = v + 1 WHERE id = {50 + i}")
-                # A chain. Only the link that is made last could have closed a cycle.
-                for number, i in enumerate((1, 3, 2), 1):
+                # A chain, longer than what InnoDB follows by itself. Only the link that is made last could have closed a cycle.
+                last = len(holders) - 2
+                for number, i in enumerate((last + 1, *range(1, last), last), 1):
                     holders[i].start(f"UPDATE t SET v = v + 1 WHERE id = {50 + i - 1}")
                     self.wait_for_waiters(number)
                 self.wait(lambda: self.status()["stale"] > before["stale"], "a wrong answer")

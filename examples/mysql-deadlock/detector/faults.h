@@ -16,20 +16,34 @@
 
 namespace deadlock {
 
-/// Go wrong as the file says, if it says so. Only some faults return.
-inline void go_wrong(const void *memory, std::size_t bytes, std::vector<Deadlock> &found)
+/// What it is to do wrong; empty for nothing.
+inline std::string fault()
 {
-	static std::mt19937_64 random(std::random_device{}());
 	const char *const path = std::getenv("DEADLOCK_FAULT");
 	std::FILE *const file = path ? std::fopen(path, "r") : nullptr;
 	char word[20] = "";
 
 	if (!file)
-		return;
+		return "";
 	const bool read = std::fscanf(file, "%19s", word) == 1;
 	std::fclose(file);
+	return read ? word : "";
+}
 
-	const std::string fault = read ? word : "";
+/// Write anything over memory.
+inline void overwrite(void *memory, std::size_t bytes)
+{
+	static std::mt19937_64 random(std::random_device{}());
+
+	for (std::size_t i = 0; i < bytes; i++)
+		static_cast<volatile char *>(memory)[i] = static_cast<char>(random());
+}
+
+/// Go wrong as the file says, if it says so. Only some faults return.
+inline void go_wrong(const void *memory, std::size_t bytes, std::vector<Deadlock> &found)
+{
+	static std::mt19937_64 random(std::random_device{}());
+	const std::string fault = deadlock::fault();
 
 	if (fault == "segfault") {
 		volatile int *volatile nowhere = nullptr; // else the compiler leaves it out
@@ -54,9 +68,8 @@ inline void go_wrong(const void *memory, std::size_t bytes, std::vector<Deadlock
 		// Over all that it was shown, and over its own heap.
 		auto *const heap = static_cast<char *>(std::malloc(64));
 
-		std::memset(const_cast<void *>(memory), 0xa5, bytes);
-		for (int i = 0; i < 4096; i++)
-			static_cast<volatile char *>(heap)[i] = static_cast<char>(random());
+		overwrite(const_cast<void *>(memory), bytes);
+		overwrite(heap, 4096);
 		std::free(heap);
 	} else if (fault == "random") {
 		// Somebody who waits.

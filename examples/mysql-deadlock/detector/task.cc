@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "task.h"
 
+#include "desk.h"
 #include "detector.h"
 #ifdef DEADLOCK_FAULTS
 #include "faults.h"
 #endif
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <span>
@@ -32,27 +34,52 @@ std::span<const Deadlock> find(Detector &detector, const Question &question)
 #endif
 }
 
+Detector &detector()
+{
+	static Detector one; // the orbit's, which keeps its memory for the next question
+
+	return one;
+}
+
 } // namespace
 
 std::uint64_t look(const void *question, std::size_t size)
 {
-	static Detector detector; // the orbit's, which keeps its memory for the next task
 	Question asked{};
 
-	if (size < sizeof(asked))
+	if (size != sizeof(asked))
 		std::abort();
 	std::memcpy(&asked, question, sizeof(asked));
-	if (size != sizeof(asked) + (asked.memory ? 0 : asked.bytes))
-		std::abort();
-	if (!asked.memory)
-		asked.memory = static_cast<const Question *>(question) + 1;
 
-	const auto found = find(detector, asked);
+	const auto found = find(detector(), asked);
 
 	// What cannot be sent was not found: the server is to know that.
 	if (!found.empty() && orbit_send_operation(operation, found.data(), found.size_bytes()) != 0)
 		std::abort();
 	return found.size();
+}
+
+std::uint64_t serve(const void *address, std::size_t size)
+{
+	Desk *desk = nullptr;
+
+	if (size != sizeof(desk))
+		std::abort();
+	std::memcpy(&desk, address, sizeof(desk));
+#ifdef DEADLOCK_FAULTS
+	if (fault() == "leave")
+		return 0;
+#endif
+	return answer_at(
+		*desk,
+		[desk](const Question &question) {
+#ifdef DEADLOCK_FAULTS
+			if (fault() == "desk")
+				overwrite(desk, sizeof(*desk));
+#endif
+			return find(detector(), question);
+		},
+		Shift());
 }
 
 std::size_t look_here(const Question &question, Deadlock *found)

@@ -19,13 +19,12 @@ constexpr std::uint64_t operation = 1;
 
 /// The task's argument.
 struct Question {
-	const void *memory; ///< In a pool: what Waits has made. Null: it follows in the argument.
+	const void *memory; ///< In a pool: what Waits has made.
 	std::size_t bytes;
 	Rule rule;
 };
 
-/// If there is no more than this, it goes with the question: to copy it takes less than to have the pool's pages protected
-/// again.
+/// If there is no more than this, it is copied to the desk, which takes less than to have the pool's pages protected again.
 constexpr std::size_t most_carried = 4096;
 
 /// The task, an orbit_entry: looks, and sends what it has found if that is any.
