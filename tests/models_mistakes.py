@@ -238,6 +238,22 @@ def ring_nowhere(driver):
     driver.write((DMATXCTL, TE), (TX + BAH, 1), (TX + LEN, COUNT * 16), (TX + CONTROL, ENABLE), (TX + TAIL, 1))
 
 
+@mistake("ring-tail-while-off", "a receive queue is turned on again with descriptors that it was given meanwhile")
+def on_again(driver):
+    off_while_filled(driver)
+    driver.write((RX + CONTROL, ENABLE))
+
+
+def off_while_filled(driver):
+    driver.receive()
+    driver.write((RX + TAIL, 10), (RX + CONTROL, 0), (RX + TAIL, 20))
+
+
+def stopped_and_set_up(driver):
+    off_while_filled(driver)
+    driver.receive()
+
+
 def in_reset(driver):
     driver.write((CTRL, CTRL_RST), (FCTRL, 0x700))
 
@@ -265,6 +281,7 @@ def run(models):
         bench = Bench(models, options)
         driver = Driver(bench)
         for title, wanted, make in [("none: all in order", [], all_in_order),
+                                    ("none: a receive queue is stopped by one while another fills it", [], stopped_and_set_up),
                                     *((title, [name], make) for title, (name, make) in MISTAKES.items())]:
             driver.reset()
             make(driver)

@@ -148,6 +148,7 @@ struct I82599State {
 	uint32_t fail_dma;      /* that many of the next accesses */
 	uint64_t hung_receive, hung_transmit;   /* by queue; what a reset of the device cures */
 	uint64_t stuck_receive[2], stuck_transmit[2];   /* by queue: after an error of DMA */
+	uint64_t was_on_receive[QUEUES / 64];           /* receive queues that have been on since the last reset */
 };
 
 static inline uint32_t *reg_at(I82599State *s, uint32_t offset)

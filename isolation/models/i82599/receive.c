@@ -287,6 +287,11 @@ static void turn_on(I82599State *s, unsigned queue)
 	if (*queue_reg(s, queue, RDT) * DESCRIPTOR_SIZE >= length) {
 		*queue_reg(s, queue, RDT) = 0;
 	}
+	uint32_t head = *queue_reg(s, queue, RDH), tail = *queue_reg(s, queue, RDT);
+	if (bit_of(s->was_on_receive, queue) && head != tail) {
+		i82599_mistake(s, RING_TAIL_WHILE_OFF, "receive queue %u is turned on again with RDH %u and RDT %u", queue, head, tail);
+	}
+	s->was_on_receive[queue / 64] |= 1ull << queue % 64;
 	if (!buffer_size(s, queue)) {
 		i82599_mistake(s, RECEIVE_BUFFER_SIZE, "receive queue %u is turned on with buffers of no size", queue);
 	}
@@ -322,7 +327,8 @@ void i82599_write_receive_queue(I82599State *s, unsigned queue, uint32_t which, 
 		uint32_t count = *queue_reg(s, queue, RDLEN) / DESCRIPTOR_SIZE;
 		value &= 0xFFFF;
 		if (!is_on(s, queue)) {
-			if (value) {
+			/* Who stops a queue may be giving it buffers still: that is judged when it is turned on again. */
+			if (value && !bit_of(s->was_on_receive, queue)) {
 				i82599_mistake(s, RING_TAIL_WHILE_OFF, "receive queue %u: RDT %u", queue, value);
 			}
 		} else if (value >= count) {
@@ -354,6 +360,7 @@ void i82599_reset_receive(I82599State *s)
 	}
 	s->paused_peer = false;
 	memset(s->stuck_receive, 0, sizeof(s->stuck_receive));
+	memset(s->was_on_receive, 0, sizeof(s->was_on_receive));
 	s->hung_receive = 0;
 	for (unsigned queue = 0; queue < QUEUES; queue++) {
 		*queue_reg(s, queue, SRRCTL) = 0x402;
