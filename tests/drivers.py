@@ -35,6 +35,7 @@ SLOT = 0x10             # of the controller, on bus 0
 SECONDS = 90            # for one program, before scaling
 KILL_SECONDS = 1        # for each kill
 MAD = "ixgbe_mad"
+FOREIGN = ("-device", f"e1000e,addr={SLOT + 8:#x}")     # no driver of ours is for this
 PACKETS_A_SECOND = 200  # each way, at least
 # What goes wrong in the third namespace, and where, in sectors of 512 bytes.
 FAULTS = (("read", ",inject-error.{n}.sector=2048"), ("write", ",inject-error.{n}.sector=3072"), ("flush", ""))
@@ -67,23 +68,20 @@ def devices(work):
     # And another controller, with one vector of MSI-X, which is not enough for interrupts of queues.
     return [*arguments, "-device", f"nvme,id=nvme,serial=orbit,max_ioqpairs=4,addr={SLOT:#x}", *spaces,
             "-drive", f"if=none,id=few,file.driver=null-co,file.size={NAMESPACE_MIB << 20},file.read-zeroes=on",
-            "-device", f"nvme,serial=few,drive=few,msix_qsize=1,addr={SLOT + 1:#x}"]
+            "-device", f"nvme,serial=few,drive=few,msix_qsize=1,addr={SLOT + 1:#x}", *FOREIGN]
 
 
 def slot(work):
     """QEMU's arguments for a controller in a slot, from which the guest can have it taken: by QEMU's monitor, which is on a port
     of the guest's.  It is slow, so that something is under way when it goes."""
-    file, monitor = Path(work, "disk"), Path(work, "monitor")
+    file = Path(work, "disk")
     with file.open("wb") as image:
         image.truncate(NAMESPACE_MIB << 20)
     return ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",     # but by the slot's own registers
             "-device", f"pcie-root-port,id=bay,slot=1,addr={SLOT:#x}",
             "-object", f"throttle-group,id=slow,x-iops-total={SLOW_TRANSFERS}",
             "-blockdev", f"driver=throttle,node-name=disk,throttle-group=slow,file.driver=file,file.filename={file}",
-            "-device", "nvme,id=nvme,bus=bay,serial=orbit,drive=disk",
-            "-chardev", f"socket,id=monitor,path={monitor},server=on,wait=off", "-mon", "chardev=monitor,mode=control",
-            "-device", "virtio-serial-pci,id=ports",
-            "-chardev", f"socket,id=guest,path={monitor}", "-device", "virtserialport,bus=ports.0,chardev=guest,name=monitor"]
+            "-device", "nvme,id=nvme,bus=bay,serial=orbit,drive=disk", *models.monitor(work)]
 
 
 def fio():
@@ -95,14 +93,14 @@ def fio():
     return {"usr/bin/fio": program, **{library: library for library in vm.shared_libraries(program)}}
 
 
-def cards(work, wires):
+def cards(work, wires, more=()):
     """QEMU's arguments: a network card for each of these, which says on which wire it is."""
     arguments = []
     for number, wire in enumerate(wires):
         arguments += ["-netdev", f"hubport,id=end{number},hubid={wire}",
                       "-device", f"i82599,id=nic{number},netdev=end{number},addr={SLOT + number:#x},"
                       f"mac=02:00:00:00:00:{number + 1:02x},report={work}/mistakes"]
-    return arguments
+    return [*arguments, *more]
 
 
 def mistakes(work):
@@ -164,7 +162,8 @@ def main():
                 name, way = (f"-{interface}", f" ORBIT_VFIO={interface}") if interface else ("", "")
                 cases += everything.run_guest(f"{title}{suffix}{name}", machine, programs, options.build / "results", environment + way)
         if on_cards:
-            machine = vm.Machine(kernel, iommu=True, devices=cards(work, (0, 0)), models=models.build_models())
+            machine = vm.Machine(kernel, iommu=True, devices=cards(work, (0, 0), [*FOREIGN, *models.monitor(work)]),
+                                 models=models.build_models())
             # A driver that is out of its mind makes mistakes: it has a machine of its own.
             for name, tests, wrong in (("cards", [test for test in on_cards if test.name != MAD], mistakes),
                                        ("mad", [test for test in on_cards if test.name == MAD], None)):

@@ -43,8 +43,13 @@ def devices(work):
         arguments += ["-netdev", f"hubport,id=wire{number},hubid=0",
                       "-device", f"i82599,id=nic{number},netdev=wire{number},addr={SLOT + number:#x},"
                       f"mac=02:00:00:00:00:{number + 1:02x},report={work}/mistakes"]
+    return [*arguments, *monitor(work)]
+
+
+def monitor(work):
+    """And those that give the guest a port to the machine's monitor."""
     monitor = f"socket,id={{}},path={work}/monitor"
-    return [*arguments, "-chardev", monitor.format("inside") + ",server=on,wait=off", "-mon", "chardev=inside,mode=control",
+    return ["-chardev", monitor.format("inside") + ",server=on,wait=off", "-mon", "chardev=inside,mode=control",
             "-chardev", monitor.format("outside"), "-device", "virtio-serial-pci,id=ports",
             "-device", "virtserialport,bus=ports.0,chardev=outside,name=monitor"]
 

@@ -7,6 +7,8 @@
 #include "block.orbit.hpp"
 #include "worker.h"
 
+#include "../pci/events.h"
+
 #include <orbit/domain.hpp>
 #include <orbit/pci.hpp>
 
@@ -14,9 +16,7 @@
 #include <cerrno>
 #include <chrono>
 #include <string>
-#include <sys/eventfd.h>
 #include <thread>
-#include <unistd.h>
 #include <vector>
 
 namespace orbit::nvme {
@@ -75,38 +75,17 @@ inline Service devices(unsigned queues)
 		}, queues};
 }
 
-// Descriptors that count interrupts. The supervisor makes them and has the kernel raise them: it does so anew for each process of
-// the domain, and takes it back with the device. They carry no memory, and only the domain reads them. What a mad one does
-// to them, or has raised instead, wakes nobody but itself.
-class Events {
-public:
-	explicit Events(std::size_t number)
-	{
-		while (fds_.size() < number) {
-			const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-
-			if (fd < 0)
-				return;
-			fds_.push_back(fd);
-		}
-	}
-	Events(const Events &) = delete;
-	~Events()
-	{
-		for (const int fd : fds_)
-			close(fd);
-	}
-	const std::vector<int> &fds() const noexcept { return fds_; } // fewer if there is none left
-
-private:
-	std::vector<int> fds_;
-};
+inline bool is_controller(const pci::Device &device)
+{
+	return device.identity().class_code == 0x010802;
+}
 
 } // namespace detail
 
 /// What a device needs to be driven by a domain, for Supervisor::start(). The device outlives the domain, and is nobody
 /// else's: it reaches the two zones and no other memory, and is silenced whenever the domain has died: by a reset of the
-/// controller, and of the device where that is not enough.
+/// controller, and of the device where that is not enough. Start says ENODEV if it is no NVMe controller, and has touched none
+/// of its registers then.
 inline DomainOptions domain_options(Supervisor &supervisor, pci::Device &device, const DomainSettings &settings)
 {
 	const auto data = supervisor.zone_memory(settings.data), queues = supervisor.zone_memory(settings.queues);
@@ -122,7 +101,7 @@ inline DomainOptions domain_options(Supervisor &supervisor, pci::Device &device,
 
 	// One for the controller itself, and one for each queue.
 	const std::size_t vectors = std::min<std::size_t>(device.interrupts(), settings.io_queues + 1);
-	const auto events = std::make_shared<detail::Events>(settings.interrupts && vectors > 1 ? vectors : 0);
+	const auto events = std::make_shared<pci::Events>(settings.interrupts && vectors > 1 ? vectors : 0);
 	const auto io_queues = static_cast<std::uint32_t>(events->fds().size() > 1 ? events->fds().size() - 1 : settings.io_queues);
 	std::vector<int> kept = events->fds();
 
@@ -138,7 +117,7 @@ inline DomainOptions domain_options(Supervisor &supervisor, pci::Device &device,
 		.silence = [&device]() -> result<void> {
 			// One that works comes to rest by itself, in much less time than a reset takes. Before it is cut off: a
 			// controller whose writes of completions are refused has failed.
-			const bool rests = bring_to_rest(device).has_value();
+			const bool rests = detail::is_controller(device) && bring_to_rest(device).has_value();
 
 			if (device.cut_off() && rests)
 				return {};
@@ -154,6 +133,8 @@ inline DomainOptions domain_options(Supervisor &supervisor, pci::Device &device,
 						   .depth = settings.depth,
 						   .timeout_ms = static_cast<std::uint32_t>(settings.command_timeout.count())}](const std::shared_ptr<isolation::Transport> &transport,
 							       const isolation::Connection &connection) -> result<void> {
+			if (!detail::is_controller(device))
+				return isolation::refused(-ENODEV, "the device is no NVMe controller");
 			for (const auto zone : {data, queues})
 				if (auto mapped = device.map_dma({zone.data(), zone.size(), iova_of(zone)}); !mapped)
 					return mapped;

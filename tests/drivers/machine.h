@@ -112,6 +112,15 @@ inline std::string address()
 	return found.empty() ? "" : found[0];
 }
 
+/// The address of a network card for which no driver is here (an Intel 82574); empty if there is none.
+inline std::string foreign_device()
+{
+	for (const std::string &address : devices_of("020000"))
+		if (read_text(pci + "devices/" + address + "/device") == "0x10d3")
+			return address;
+	return "";
+}
+
 inline std::string driver_of(const std::string &address)
 {
 	char target[256];

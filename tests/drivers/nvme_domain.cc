@@ -6,63 +6,29 @@
 
 #include <atomic>
 #include <csignal>
-#include <fstream>
 #include <map>
 #include <poll.h>
 #include <set>
-#include <sstream>
 
 namespace {
 
 using orbit::DomainOptions;
-using orbit::DomainReport;
 using orbit::block::Space;
 
 constexpr unsigned depth = 127;
-constexpr unsigned at_once = 64;
 constexpr unsigned deepest = 1024;
 constexpr unsigned most_callers = 6; // more than the controller has queues
 
-class NvmeDomain : public testing::Test {
+class NvmeDomain : public NvmeTest {
 protected:
 	void SetUp() override
 	{
-		ASSERT_NE(address(), "") << "this machine has no NVMe controller";
-		ASSERT_TRUE(give(address(), "vfio-pci"));
-		auto opened = orbit::pci::Device::open(address());
-		ASSERT_TRUE(opened) << words_of(opened);
-		device = std::move(*opened);
-		auto made = Supervisor::create({.zones = {{12 << 20, 12 << 20}, {std::max(nvme::queues_bytes(depth, most_callers), nvme::queues_bytes(deepest, 1)), 0}},
-						.report = [this](const DomainReport &report) {
-							const std::scoped_lock locked(mutex);
-							reports.push_back(report);
-						}});
-		ASSERT_TRUE(made) << words_of(made);
-		supervisor = std::move(*made);
+		open_controller(12 << 20, std::max(nvme::queues_bytes(depth, most_callers), nvme::queues_bytes(deepest, 1)));
 	}
 
 	DomainOptions options(unsigned restarts = 10000)
 	{
 		return nvme::domain_options(*supervisor, *device, {.depth = depth, .restarts = {.most = restarts}});
-	}
-
-	void start(DomainOptions options)
-	{
-		auto started = supervisor->start(std::move(options));
-		ASSERT_TRUE(started) << words_of(started);
-		domain = std::move(*started);
-		auto proxy = domain->proxy<block::DeviceProxy>();
-		ASSERT_TRUE(proxy) << words_of(proxy);
-		calls = std::make_shared<block::DeviceProxy>(std::move(*proxy));
-		queue = std::make_unique<Queue>(calls, supervisor->endpoint(), domain->connection().peer, domain->recovery(), at_once);
-	}
-
-	rref<std::byte[]> buffer(std::size_t bytes)
-	{
-		auto made = supervisor->endpoint().make_array<std::byte>(data, bytes);
-
-		EXPECT_TRUE(made) << words_of(made);
-		return made ? std::move(*made) : rref<std::byte[]>();
 	}
 
 	// One request by the queue: its error.
@@ -73,14 +39,6 @@ protected:
 		EXPECT_TRUE(wait_until([&] { return !(finished = queue->finish(1)).empty(); }));
 		return finished.empty() ? ETIME : finished[0].error;
 	}
-
-	std::mutex mutex; // of the reports
-	std::vector<DomainReport> reports;
-	std::unique_ptr<orbit::pci::Device> device; // outlives the domain
-	std::unique_ptr<Supervisor> supervisor;
-	std::unique_ptr<Domain> domain;
-	std::shared_ptr<block::Device> calls;
-	std::unique_ptr<Queue> queue;
 };
 
 TEST_F(NvmeDomain, ReadsWhatItHasWritten)
@@ -425,40 +383,12 @@ protected:
 		return wrong;
 	}
 
-	// What the driver says of a queue, where orbitctl finds it.
 	std::uint64_t requests_of(unsigned number)
 	{
-		orbit::isolation::DeviceCounters counters{};
+		const auto counters = counters_of_device();
 
-		for (const std::string &name : names_in("/proc/self/fd")) {
-			char target[256];
-			const std::string path = "/proc/self/fd/" + name;
-			const ssize_t n = readlink(path.c_str(), target, sizeof(target));
-			if (std::string_view(target, static_cast<std::size_t>(std::max<ssize_t>(n, 0))).find("orbit-device:") == std::string_view::npos)
-				continue;
-			const int file = open(path.c_str(), O_RDONLY);
-			EXPECT_EQ(pread(file, static_cast<void *>(&counters), sizeof(counters), 0), ssize_t{sizeof(counters)});
-			close(file);
-		}
-		EXPECT_EQ(counters.queues, queues_of_controller);
-		return counters.queue[number].requests;
-	}
-
-	// Interrupts that the kernel has counted, of vector 1 and so on.
-	static std::uint64_t interrupts_of_queues()
-	{
-		std::ifstream all("/proc/interrupts");
-		std::uint64_t sum = 0;
-
-		for (std::string line; std::getline(all, line);) {
-			const auto vector = line.find("vfio-msix[");
-			if (vector == line.npos || line.compare(vector, 12, "vfio-msix[0]") == 0 || line.find(address()) == line.npos)
-				continue;
-			std::istringstream numbers(line.substr(line.find(':') + 1));
-			for (std::uint64_t number; numbers >> number;)
-				sum += number;
-		}
-		return sum;
+		EXPECT_EQ(counters->queues, queues_of_controller);
+		return counters->queue[number].requests;
 	}
 
 	unsigned queues_of_controller = 0;
@@ -474,9 +404,9 @@ TEST_P(Callers, HaveQueuesOfTheirOwn)
 	for (unsigned number = 0; number < 3; number++)
 		EXPECT_EQ(requests_of(number), 4u * 2 * 24) << "of queue " << number;
 	if (GetParam())
-		EXPECT_GT(interrupts_of_queues(), 0u);
+		EXPECT_GT(interrupts_of(address(), 1), 0u);
 	else
-		EXPECT_EQ(interrupts_of_queues(), 0u);
+		EXPECT_EQ(interrupts_of(address(), 1), 0u);
 	EXPECT_FALSE(domain->proxy<block::DeviceProxy>(3));
 
 	auto driver = domain->proxy<block::DriverProxy>();
@@ -555,21 +485,6 @@ TEST_P(Callers, LoseNothingWhenTheDriverIsKilled)
 }
 
 INSTANTIATE_TEST_SUITE_P(That, Callers, testing::Bool(), [](const auto &with) { return with.param ? "Sleep" : "Poll"; });
-
-// How often threads of a process have gone to sleep.
-std::uint64_t sleeps_of(pid_t pid)
-{
-	const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
-	std::uint64_t sum = 0;
-
-	for (const std::string &task : names_in(tasks)) {
-		std::ifstream status(tasks + '/' + task + "/status");
-		for (std::string line; std::getline(status, line);)
-			if (line.starts_with("voluntary_ctxt_switches:"))
-				sum += std::stoull(line.substr(line.find(':') + 1));
-	}
-	return sum;
-}
 
 TEST_F(NvmeDomain, WithInterruptsItSleepsAndDoesNotNap)
 {
@@ -814,6 +729,21 @@ TEST_F(NvmeDomain, WhatCrashesForEverIsDownForEver)
 	EXPECT_EQ(error_of(calls->flush(1)), EHOSTDOWN);
 	EXPECT_EQ(reports.size(), 3u);
 	EXPECT_FALSE(reports.back().restarted);
+}
+
+TEST_F(NvmeDomain, RefusesWhatIsNoController)
+{
+	const std::string other = foreign_device();
+
+	ASSERT_NE(other, "") << "see FOREIGN of tests/drivers.py";
+	ASSERT_TRUE(give(other, "vfio-pci"));
+	auto opened = orbit::pci::Device::open(other);
+	ASSERT_TRUE(opened) << words_of(opened);
+	const auto refused = supervisor->start(nvme::domain_options(*supervisor, **opened, {.depth = depth}));
+
+	EXPECT_EQ(error_of(refused), ENODEV);
+	EXPECT_NE(words_of(refused).find("no NVMe controller"), std::string::npos) << words_of(refused);
+	start(options());
 }
 
 } // namespace

@@ -3,6 +3,7 @@
 // A controller that is taken out while its driver works: by somebody who asks first, and by somebody who does not. The machine has it
 // in a slot, and gives this program its monitor.
 #include "domain_test.h"
+#include "monitor.h"
 
 #include <poll.h>
 #include <set>
@@ -10,80 +11,7 @@
 namespace {
 
 constexpr unsigned depth = 127;
-constexpr unsigned at_once = 64;
 constexpr std::uint32_t blocks = 8; // of a request
-
-// QEMU's monitor (QMP: JSON in lines), by a port of this machine's.
-class Monitor {
-public:
-	// One for all tests: it says hello once.
-	static Monitor &only()
-	{
-		static Monitor one;
-
-		return one;
-	}
-	bool is_there() const { return fd_ >= 0; }
-
-	// Whether it has done it.
-	bool run(const std::string &command)
-	{
-		if (write(fd_, (command + "\n").data(), command.size() + 1) != static_cast<ssize_t>(command.size() + 1))
-			return false;
-		std::string answer;
-		const bool answered = wait_until([&] {
-			take();
-			for (auto line = lines_.begin(); line != lines_.end(); line++)
-				if (line->starts_with("{\"return\"") || line->starts_with("{\"error\"")) {
-					answer = *line;
-					lines_.erase(line);
-					return true;
-				}
-			return false;
-		});
-		EXPECT_TRUE(answered && answer.starts_with("{\"return\"")) << command << ": " << answer;
-		return answered && answer.starts_with("{\"return\"");
-	}
-
-	// Waits for an event.
-	bool tells(const std::string &event)
-	{
-		return wait_until([&] {
-			take();
-			return std::erase_if(lines_, [&](const std::string &line) { return line.find(event) != line.npos; }) > 0;
-		});
-	}
-
-private:
-	Monitor()
-	{
-		for (const std::string &port : names_in("/sys/class/virtio-ports"))
-			if (read_text("/sys/class/virtio-ports/" + port + "/name") == "monitor")
-				fd_ = open(("/dev/" + port).c_str(), O_RDWR | O_CLOEXEC);
-		if (fd_ >= 0)
-			run(R"({"execute": "qmp_capabilities"})");
-	}
-
-	// What has been said. Where nobody has read it yet the last line may have no end.
-	void take()
-	{
-		char text[4096];
-		pollfd readable{fd_, POLLIN, 0};
-
-		while (poll(&readable, 1, 0) == 1 && (readable.revents & POLLIN)) {
-			const ssize_t n = read(fd_, text, sizeof(text));
-			if (n <= 0)
-				return;
-			rest_.append(text, static_cast<std::size_t>(n));
-		}
-		for (std::size_t end; (end = rest_.find('\n')) != rest_.npos; rest_.erase(0, end + 1))
-			lines_.push_back(rest_.substr(0, rest_.find('\r')));
-	}
-
-	int fd_ = -1;
-	std::string rest_;
-	std::vector<std::string> lines_;
-};
 
 // The address of the bridge above a device, whose slot that is in.
 std::string bridge_of(const std::string &device)
@@ -142,7 +70,7 @@ private:
 	off_t at_ = 0;
 };
 
-class NvmeRemoval : public testing::Test {
+class NvmeRemoval : public NvmeTest {
 protected:
 	void SetUp() override
 	{
@@ -168,24 +96,8 @@ protected:
 		bridge = bridge_of(where);
 		// Linux writes to that register, too, until it has done with the slot.
 		ASSERT_TRUE(wait_until([] { return Slot(bridge).is_on(); }));
-		ASSERT_TRUE(give(where, "vfio-pci"));
-		auto opened = orbit::pci::Device::open(where);
-		ASSERT_TRUE(opened) << words_of(opened);
-		device = std::move(*opened);
-		auto made = Supervisor::create({.zones = {{4 << 20, 4 << 20}, {nvme::queues_bytes(depth), 0}},
-						.report = [this](const orbit::DomainReport &report) {
-							const std::scoped_lock locked(mutex);
-							reports.push_back(report);
-						}});
-		ASSERT_TRUE(made) << words_of(made);
-		supervisor = std::move(*made);
-		auto started = supervisor->start(nvme::domain_options(*supervisor, *device, {.depth = depth, .restarts = {.most = 3}}));
-		ASSERT_TRUE(started) << words_of(started);
-		domain = std::move(*started);
-		auto proxy = domain->proxy<block::DeviceProxy>();
-		ASSERT_TRUE(proxy) << words_of(proxy);
-		calls = std::make_shared<block::DeviceProxy>(std::move(*proxy));
-		queue = std::make_unique<Queue>(calls, supervisor->endpoint(), domain->connection().peer, domain->recovery(), at_once);
+		ASSERT_NO_FATAL_FAILURE(open_controller(4 << 20, nvme::queues_bytes(depth)));
+		NvmeTest::start(nvme::domain_options(*supervisor, *device, {.depth = depth, .restarts = {.most = 3}}));
 	}
 
 	void stop()
@@ -251,15 +163,8 @@ protected:
 		}
 	}
 
-	std::mutex mutex; // of the reports
-	std::vector<orbit::DomainReport> reports;
 	std::string where;
 	static inline std::string bridge; // the same in all tests
-	std::unique_ptr<orbit::pci::Device> device; // outlives the domain
-	std::unique_ptr<Supervisor> supervisor;
-	std::unique_ptr<Domain> domain;
-	std::shared_ptr<block::Device> calls;
-	std::unique_ptr<Queue> queue;
 	Monitor &monitor = Monitor::only();
 	std::set<std::uint64_t> ended, done; // of what was submitted last; these without an error
 };

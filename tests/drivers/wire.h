@@ -19,13 +19,13 @@ namespace machine {
 
 inline constexpr std::uint16_t ethertype = 0x88b5; // for experiments, so that nobody else answers
 
-/// The addresses of all 82599s.
+/// The addresses of all 82599s, with a module.
 inline std::vector<std::string> ports()
 {
 	std::vector<std::string> found;
 
 	for (const std::string &address : devices_of("020000"))
-		if (read_text(pci + "devices/" + address + "/vendor") == "0x8086")
+		if (read_text(pci + "devices/" + address + "/vendor") == "0x8086" && read_text(pci + "devices/" + address + "/device") == "0x10fb")
 			found.push_back(address);
 	return found;
 }
