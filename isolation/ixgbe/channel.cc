@@ -3,10 +3,18 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <thread>
+#include <utility>
 
 namespace orbit::net {
 
 using isolation::refused;
+
+namespace {
+
+constexpr std::uint32_t tag_bytes = 4; // of a VLAN
+
+} // namespace
 
 Channel::Channel(std::shared_ptr<Device> device, isolation::Endpoint &endpoint, isolation::DomainId peer,
 		 std::shared_ptr<isolation::Recovery> recovery, rref<std::byte[]> &&frames, std::vector<Place> places) noexcept
@@ -26,7 +34,7 @@ result<std::unique_ptr<Channel>> Channel::open(std::shared_ptr<Device> device, i
 		return tl::unexpected(limits.error());
 	channel->frame_bytes_ = limits->frame_bytes;
 	channel->longest_ = limits->longest;
-	if (!channel->frame_bytes_ || channel->longest_ > channel->frame_bytes_)
+	if (!channel->frame_bytes_ || channel->longest_ + tag_bytes > channel->frame_bytes_)
 		return refused(-EBADMSG, "the driver says that its packets are longer than its frames");
 	channel->with_driver_.resize(channel->frames_.elements().size() / channel->frame_bytes_);
 	if (channel->with_driver_.empty())
@@ -59,6 +67,8 @@ result<void> Channel::attach()
 
 	if (auto used = device_->use(loan_); !used)
 		return give_up(used.error());
+	if (auto set = set_filters(); !set)
+		return give_up(set.error());
 	for (const Place &place : places_)
 		if (auto opened = device_->open(place.port, place.queue); !opened)
 			return give_up(opened.error());
@@ -69,6 +79,81 @@ result<void> Channel::attach()
 	}
 	starts_ = now;
 	return {};
+}
+
+result<void> Channel::set_filters()
+{
+	for (const auto &[port, filter] : filters_) {
+		if (filter.promiscuous)
+			if (auto set = device_->set_promiscuous(port, *filter.promiscuous); !set)
+				return set;
+		for (const auto &mac : filter.addresses)
+			if (auto set = device_->accept_address(port, {mac}, true); !set)
+				return set;
+		for (const std::uint32_t vlan : filter.vlans)
+			if (auto set = device_->accept_vlan(port, vlan, true); !set)
+				return set;
+		if (filter.by_vlan)
+			if (auto set = device_->filter_vlans(port, *filter.by_vlan); !set)
+				return set;
+	}
+	return {};
+}
+
+result<void> Channel::set_promiscuous(std::uint32_t port, bool on)
+{
+	auto done = device_->set_promiscuous(port, on);
+
+	if (done)
+		filters_[port].promiscuous = on;
+	return done;
+}
+
+result<void> Channel::accept_address(std::uint32_t port, const Address &address, bool on)
+{
+	auto done = device_->accept_address(port, address, on);
+
+	if (done && on)
+		filters_[port].addresses.insert(address.mac);
+	else if (done)
+		filters_[port].addresses.erase(address.mac);
+	return done;
+}
+
+result<void> Channel::filter_vlans(std::uint32_t port, bool on)
+{
+	auto done = device_->filter_vlans(port, on);
+
+	if (done)
+		filters_[port].by_vlan = on;
+	return done;
+}
+
+result<void> Channel::accept_vlan(std::uint32_t port, std::uint32_t vlan, bool on)
+{
+	auto done = device_->accept_vlan(port, vlan, on);
+
+	if (done && on)
+		filters_[port].vlans.insert(vlan);
+	else if (done)
+		filters_[port].vlans.erase(vlan);
+	return done;
+}
+
+result<Link> Channel::wait_for_link(std::uint32_t port, std::chrono::milliseconds limit)
+{
+	const auto end = std::chrono::steady_clock::now() + limit;
+
+	for (;;) {
+		const bool late = std::chrono::steady_clock::now() > end;
+		auto link = device_->link(port);
+
+		if (link ? link->mbit != 0 : link.error().from_method() || link.error().code() == EHOSTDOWN)
+			return link;
+		if (late)
+			return refused(-ENETDOWN, "the link is down");
+		std::this_thread::sleep_for(std::chrono::milliseconds(1));
+	}
 }
 
 // The domain is gone, its device silent, and what it was lent has ended.
@@ -126,7 +211,7 @@ result<std::vector<Packet>> Channel::submit_and_poll(Place place, std::span<cons
 	std::vector<Packet> told = std::exchange(back_, {});
 
 	for (const Packet &packet : *answer) {
-		if (packet.frame >= frames() || !with_driver_[packet.frame] || packet.bytes > longest_) {
+		if (packet.frame >= frames() || !with_driver_[packet.frame] || packet.bytes > longest_ + tag_bytes) {
 			nonsense_++;
 			continue;
 		}

@@ -9,9 +9,14 @@
 
 #include <orbit/shadow.hpp>
 
+#include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -51,6 +56,16 @@ public:
 	/// driver has not: EINVAL. EHOSTDOWN: the domain is down for ever; all frames are the caller's.
 	result<std::vector<Packet>> submit_and_poll(Place place, std::span<const Packet> packets, std::uint32_t wait_for);
 
+	/// As those of Device, and set again in each domain that serves after a crash.
+	result<void> set_promiscuous(std::uint32_t port, bool on);
+	result<void> accept_address(std::uint32_t port, const Address &address, bool on);
+	result<void> filter_vlans(std::uint32_t port, bool on);
+	result<void> accept_vlan(std::uint32_t port, std::uint32_t vlan, bool on);
+
+	/// Waits until a port's link is up. Meanwhile packets that are submitted stay with the driver, and when its ring is full
+	/// they come back unsent. ENETDOWN: it was down all that time; ENODEV; EHOSTDOWN: the domain is down for ever.
+	result<Link> wait_for_link(std::uint32_t port, std::chrono::milliseconds limit);
+
 	/// How often the domain has been replaced.
 	std::uint64_t repeats() const noexcept { return repeats_; }
 	/// Frames that came back empty for the domain had died with them.
@@ -62,6 +77,7 @@ private:
 	Channel(std::shared_ptr<Device> device, isolation::Endpoint &endpoint, isolation::DomainId peer,
 		std::shared_ptr<isolation::Recovery> recovery, rref<std::byte[]> &&frames, std::vector<Place> places) noexcept;
 	result<void> attach();
+	result<void> set_filters();
 	void take_all_back();
 
 	std::shared_ptr<Device> device_;
@@ -70,6 +86,13 @@ private:
 	std::shared_ptr<isolation::Recovery> recovery_;
 	rref<std::byte[]> frames_;
 	std::vector<Place> places_;
+	// What has been set of a port.
+	struct Filter {
+		std::optional<bool> promiscuous, by_vlan;
+		std::set<std::array<std::uint8_t, 6>> addresses;
+		std::set<std::uint32_t> vlans;
+	};
+	std::map<std::uint32_t, Filter> filters_;
 	std::uint32_t frame_bytes_ = 0;
 	std::uint32_t longest_ = 0;
 	std::uint64_t starts_ = 0; // of the domain that has the frames; 0: none

@@ -7,6 +7,8 @@
 #include "net.orbit.hpp"
 #include "worker.h"
 
+#include "../pci/events.h"
+
 #include <orbit/domain.hpp>
 #include <orbit/pci.hpp>
 
@@ -24,6 +26,9 @@ struct DomainSettings {
 	Zone rings{1};			   ///< For the driver alone.
 	std::uint64_t iova = 0x10000000;
 	net::Settings port{.queues = 1, .entries = 512, .frame_bytes = 2048, .longest = 1514, .promiscuous = false};
+	/// Calls that wait sleep in the domain until the device interrupts, and do not look and nap meanwhile: that leaves the processor
+	/// to others, and takes longer. Needs a vector of MSI-X for each queue, and one more: EOPNOTSUPP.
+	bool interrupts = false;
 	std::chrono::nanoseconds timeout = std::chrono::seconds(5); ///< Of each call.
 	Restarts restarts = {.most = 10};
 };
@@ -40,15 +45,22 @@ namespace detail {
 
 inline std::shared_ptr<Worker> worker(const isolation::Connection &connection)
 {
-	static const auto one = std::make_shared<Worker>(*connection.endpoint);
+	static const auto one = std::make_shared<Worker>(*connection.endpoint, connection.counters);
 
 	return one;
+}
+
+inline bool is_82599(const pci::Device &device)
+{
+	const pci::Identity &is = device.identity();
+
+	return is.vendor == vendor_intel && (is.device == device_sfp || is.device == device_backplane);
 }
 
 } // namespace detail
 
 /// What devices need to be driven by a domain, for Supervisor::start(): device n is port n. Start says ENODEV if one is no
-/// 82599. They outlive the domain, and are nobody else's: they reach the zones and no other memory, and are silenced whenever
+/// 82599, and has touched none of its registers then. They outlive the domain, and are nobody else's: they reach the zones and no other memory, and are silenced whenever
 /// the domain has died.
 inline DomainOptions domain_options(Supervisor &supervisor, std::span<pci::Device *const> devices, const DomainSettings &settings)
 {
@@ -59,6 +71,15 @@ inline DomainOptions domain_options(Supervisor &supervisor, std::span<pci::Devic
 	for (const pci::Device *device : all) {
 		names += (names.empty() ? "" : " ") + device->address().text();
 		descriptors.push_back(device->descriptor());
+	}
+
+	// For each port, one for each queue, and one for all else.
+	const std::size_t vectors = settings.interrupts ? settings.port.queues + 1 : 0;
+	std::vector<std::shared_ptr<pci::Events>> events;
+
+	for (std::size_t n = 0; n < all.size(); n++) {
+		events.push_back(std::make_shared<pci::Events>(std::min<std::size_t>(vectors, net::most_interrupts)));
+		descriptors.insert(descriptors.end(), events.back()->fds().begin(), events.back()->fds().end());
 	}
 
 	std::vector<std::span<std::byte>> zones{supervisor.zone_memory(settings.rings)};
@@ -101,22 +122,22 @@ inline DomainOptions domain_options(Supervisor &supervisor, std::span<pci::Devic
 			// All of them, whatever one says. One that works comes to rest by a reset of its own, in much less time than the
 			// device's takes. One that is broken reaches no memory: then it will not start again.
 			for (pci::Device *device : all) {
-				if (device->cut_off() && bring_to_rest(*device))
+				if (detail::is_82599(*device) && device->cut_off() && bring_to_rest(*device))
 					continue;
 				if (auto quiet = device->silence(); !quiet && quiet.error().code() != EIO)
 					done = quiet;
 			}
 			return done;
 		},
-		.set_up = [all, zones, begin, memory, port = settings.port](const std::shared_ptr<isolation::Transport> &transport,
+		.set_up = [all, zones, begin, memory, vectors, events, port = settings.port](const std::shared_ptr<isolation::Transport> &transport,
 									       const isolation::Connection &connection) -> result<void> {
 			net::DriverProxy driver(transport, connection);
 
-			for (pci::Device *device : all) {
-				const pci::Identity &is = device->identity();
+			if (!std::ranges::all_of(all, [](const pci::Device *device) { return detail::is_82599(*device); }))
+				return isolation::refused(-ENODEV, "a device is no 82599");
+			for (std::size_t n = 0; n < all.size(); n++) {
+				pci::Device *const device = all[n];
 
-				if (is.vendor != vendor_intel || (is.device != device_sfp && is.device != device_backplane))
-					return isolation::refused(-ENODEV, "a device is no 82599");
 				for (const auto zone : zones) {
 					const auto at = memory.iova + static_cast<std::uint64_t>(zone.data() - begin);
 
@@ -125,7 +146,13 @@ inline DomainOptions domain_options(Supervisor &supervisor, std::span<pci::Devic
 				}
 				if (auto enabled = device->enable(); !enabled)
 					return enabled;
-				if (auto started = driver.start(device->descriptor(), is.device, memory, port); !started)
+				if (device->interrupts() < vectors)
+					return isolation::refused(-EOPNOTSUPP, "the device has not so many interrupts: let it be polled");
+				if (events[n]->fds().size() < std::min<std::size_t>(vectors, net::most_interrupts))
+					return isolation::refused(-EMFILE, "there is no descriptor left for interrupts");
+				if (auto set = device->set_interrupts(events[n]->fds()); !set)
+					return set;
+				if (auto started = driver.start(device->descriptor(), device->identity().device, memory, port, events[n]->fds()); !started)
 					return started;
 			}
 			return {};

@@ -22,7 +22,11 @@ struct Limits {
 	std::uint32_t queues;
 	std::uint32_t entries;	   ///< Frames that the device can have of a queue, for packets to come, and as many to send.
 	std::uint32_t frame_bytes;
-	std::uint32_t longest;	   ///< Bytes of a packet, at most; at least 14.
+	std::uint32_t longest;	   ///< Bytes of a packet, at most; at least 14. One that comes with a VLAN's tag may have 4 more.
+	std::array<std::uint8_t, 6> mac;
+};
+
+struct Address {
 	std::array<std::uint8_t, 6> mac;
 };
 
@@ -30,7 +34,7 @@ struct Link {
 	std::uint32_t mbit; ///< Megabits a second, 0 while the link is down.
 };
 
-/// Since the domain was started.
+/// Since this driver was started: another one after a crash counts anew.
 struct Statistics {
 	std::uint64_t received;	      ///< Packets, without those missed.
 	std::uint64_t sent;
@@ -57,7 +61,19 @@ public:
 	virtual orbit::result<Limits> limits(std::uint32_t port) = 0;
 	virtual orbit::result<Link> link(std::uint32_t port) = 0;
 	virtual orbit::result<Statistics> statistics(std::uint32_t port) = 0;
+
+	/// What a port receives besides packets to its own address and to all: this is of the port, for all who use it, and another
+	/// driver after a crash begins with Settings::promiscuous and nothing else. Channel has it all set again.
+	///
+	/// Packets to any address.
 	ORBIT_REPEATABLE virtual orbit::result<void> set_promiscuous(std::uint32_t port, bool on) = 0;
+	/// Packets to this address, of a station or a group, which is compared whole. EINVAL: it is the port's own, that of all, or
+	/// zero; ENOSPC: the device compares no more.
+	ORBIT_REPEATABLE virtual orbit::result<void> accept_address(std::uint32_t port, const Address &address, bool on) = 0;
+	/// Of packets with a VLAN's tag only those of accepted VLANs, or all, as at first. A tag stays in its packet. EINVAL: more than
+	/// 12 bits.
+	ORBIT_REPEATABLE virtual orbit::result<void> filter_vlans(std::uint32_t port, bool on) = 0;
+	ORBIT_REPEATABLE virtual orbit::result<void> accept_vlan(std::uint32_t port, std::uint32_t vlan, bool on) = 0;
 
 	/// Takes a lent rref<std::byte[]> as the caller's frames, until the domain ends; returns their number.
 	virtual orbit::result<std::uint32_t> use(const isolation::Handle &frames) = 0;
@@ -88,14 +104,20 @@ struct Settings {
 	std::uint32_t frame_bytes;
 	std::uint32_t longest; ///< Bytes of a packet.
 	bool promiscuous;
+	/// Microseconds from one interrupt of a queue to the next, at least: up to 1046, and nothing if it is polled.
+	std::uint32_t interrupt_us = 0;
 };
+
+inline constexpr std::size_t most_interrupts = 17; // of 16 queues, and of the port itself
 
 class ORBIT_INTERFACE Driver {
 public:
 	virtual ~Driver() = default;
 
-	/// Takes a device, by its descriptor and its PCI device id, and starts its port: the next one.
-	virtual orbit::result<void> start(std::int32_t descriptor, std::uint32_t device, const Memory &memory, const Settings &settings) = 0;
+	/// Takes a device, by its descriptor and its PCI device id, and starts its port: the next one. `interrupts`: event descriptors
+	/// that count them, of each queue and of the port itself; none: it is polled.
+	virtual orbit::result<void> start(std::int32_t descriptor, std::uint32_t device, const Memory &memory, const Settings &settings,
+					  ORBIT_MAX(most_interrupts) std::span<const std::int32_t> interrupts) = 0;
 };
 
 } // namespace orbit::net

@@ -14,7 +14,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr unsigned most_queues = 16;
 constexpr unsigned most_entries = 4096;
 constexpr std::uint32_t shortest = 14; // an Ethernet header; the device pads
 constexpr std::uint32_t check_bytes = 4;
@@ -111,6 +110,7 @@ std::span<Packet> Queue::receive(std::span<Packet> room)
 		head = rx_.next(head);
 		if (status & rx::rxe || !(status & rx::eop) || !bytes) [[unlikely]] {
 			put_receive(frame);
+			damaged_++;
 			again = true;
 			continue;
 		}
@@ -199,7 +199,7 @@ bool Port::possible(const PortOptions &options) noexcept
 {
 	return options.queues >= 1 && options.queues <= most_queues && options.entries >= 8 && options.entries <= most_entries &&
 	       options.entries % 8 == 0 && options.frame_bytes % 1024 == 0 && options.frame_bytes >= 1024 &&
-	       options.frame_bytes <= 15 * 1024 && options.longest >= 64 && options.longest <= options.frame_bytes;
+	       options.frame_bytes <= 15 * 1024 && options.longest >= 64 && options.longest <= options.frame_bytes && options.interrupt_us <= eitr::most_us;
 }
 
 std::size_t Port::memory_for(const PortOptions &options) noexcept
@@ -280,8 +280,14 @@ void Port::set_up_filters() noexcept
 
 	for (unsigned n = 0; n < mac_.size(); n++)
 		mac_[n] = static_cast<std::uint8_t>(n < 4 ? low >> 8 * n : high >> 8 * (n - 4));
-	for (unsigned n = 0; n < 128; n++)
+	// No other addresses, no hashes of them, and no VLANs, whatever was there before the reset.
+	for (unsigned n = 1; n <= most_addresses; n++)
+		write(reg::rah(n), 0);
+	for (unsigned n = 0; n < 128; n++) {
 		write(reg::mta(n), 0);
+		write(reg::vfta(n), 0);
+	}
+	clear(reg::vlnctrl, vlnctrl::vfe);
 	write(reg::fctrl, fctrl::bam | (options_.promiscuous ? fctrl::upe | fctrl::mpe : 0));
 	if (options_.queues == 1) {
 		write(reg::mrqc, 0);
@@ -302,6 +308,58 @@ void Port::set_up_filters() noexcept
 void Port::set_promiscuous(bool on) noexcept
 {
 	write(reg::fctrl, fctrl::bam | (on ? fctrl::upe | fctrl::mpe : 0));
+}
+
+result<void> Port::accept_address(const MacAddress &address, bool on) noexcept
+{
+	constexpr MacAddress all{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, none{};
+
+	if (address == mac_ || address == all || address == none)
+		return refused(-EINVAL, "the port's own address, that of all, or none");
+	auto at = std::ranges::find(addresses_, address);
+
+	if (on == (at != addresses_.end()))
+		return {};
+	if (on) {
+		at = std::ranges::find(addresses_, none);
+		if (at == addresses_.end()) {
+			if (addresses_.size() == most_addresses)
+				return refused(-ENOSPC, "the device compares no more addresses: let it be promiscuous");
+			at = addresses_.insert(at, none);
+		}
+	}
+	const auto number = static_cast<unsigned>(at - addresses_.begin()) + 1;
+	std::uint32_t low = 0, high = 0;
+
+	// It is not valid while it is neither the one nor the other.
+	write(reg::rah(number), 0);
+	*at = on ? address : none;
+	if (!on)
+		return {};
+	std::memcpy(&low, address.data(), 4);
+	std::memcpy(&high, address.data() + 4, 2);
+	write(reg::ral(number), low);
+	write(reg::rah(number), high | rah::valid);
+	return {};
+}
+
+void Port::filter_vlans(bool on) noexcept
+{
+	if (on)
+		set(reg::vlnctrl, vlnctrl::vfe);
+	else
+		clear(reg::vlnctrl, vlnctrl::vfe);
+}
+
+result<void> Port::accept_vlan(unsigned vlan, bool on) noexcept
+{
+	if (vlan > 4095)
+		return refused(-EINVAL, "a VLAN has a number of 12 bits");
+	if (on)
+		set(reg::vfta(vlan / 32), 1U << vlan % 32);
+	else
+		clear(reg::vfta(vlan / 32), 1U << vlan % 32);
+	return {};
 }
 
 // Receive rings are at the beginning of the memory, transmit rings behind them.
@@ -331,6 +389,9 @@ result<void> Port::start_receiving(std::uint64_t iova)
 	if (options_.longest > 1518)
 		set(reg::hlreg0, hlreg0::jumbo);
 	write(reg::maxfrs, options_.longest << 16);
+	// Each queue has counters of its own.
+	for (unsigned n = 0; n < most_queues; n += 4)
+		write(reg::rqsmr(n / 4), n | (n + 1) << 8 | (n + 2) << 16 | (n + 3) << 24);
 
 	for (unsigned n = 0; n < options_.queues; n++) {
 		const std::uint64_t ring = iova + n * ring_bytes();
@@ -406,8 +467,13 @@ void Port::set_up_interrupts() noexcept
 		write(reg::ivar(n / 2), value);
 	}
 	write(reg::ivar_misc, ivar::entry(options_.queues) << ivar::other_shift);
-	// A vector that was raised is off until arm().
-	write(reg::eiac, (1U << (options_.queues + 1)) - 1);
+	for (unsigned vector = 0; vector <= options_.queues; vector++)
+		write(reg::eitr(vector), eitr::interval(options_.interrupt_us));
+	// A vector that was raised is off until arm(), and its cause cleared.
+	const std::uint32_t vectors = (1U << (options_.queues + 1)) - 1;
+
+	write(reg::eiac, vectors);
+	write(reg::eiam_ex(0), vectors);
 }
 
 void Port::arm(unsigned queue) noexcept
@@ -500,8 +566,12 @@ const PortStatistics &Port::statistics() noexcept
 	statistics_.sent_bytes += sent_high << 32 | sent_low;
 	for (unsigned n = 0; n < 8; n++)
 		statistics_.missed += read(reg::rxmpc(n));
-	for (unsigned n = 0; n < most_queues; n++)
-		statistics_.missed += read(reg::qprdc(n));
+	for (unsigned n = 0; n < most_queues; n++) {
+		const std::uint32_t missed = read(reg::qprdc(n));
+
+		statistics_.missed += missed;
+		missed_[n] += missed;
+	}
 	statistics_.bad += std::uint64_t{read(reg::crcerrs)} + read(reg::illerrc) + read(reg::errbc) + read(reg::ruc) + read(reg::roc);
 	return statistics_;
 }

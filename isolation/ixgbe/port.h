@@ -62,13 +62,16 @@ struct Packet {
 };
 
 struct PortOptions {
-	unsigned queues = 1;	     ///< Pairs of a receive and a transmit queue, at most 16.
+	unsigned queues = 1;	     ///< Pairs of a receive and a transmit queue, at most most_queues.
 	unsigned entries = 512;	     ///< Of each ring, a multiple of 8, at most 4096.
 	unsigned frame_bytes = 2048; ///< A multiple of 1024, at most 15 KiB.
 	unsigned longest = 1518;     ///< Of a packet on the wire, check sequence included; a frame has room for it.
 	bool promiscuous = false;    ///< Receive what is for others, too.
 	bool interrupts = false;     ///< Queue n raises vector n, all else the vector after the last queue's.
+	unsigned interrupt_us = 0;   ///< From one interrupt of a queue to the next, at least; at most 1046.
 };
+
+using MacAddress = std::array<std::uint8_t, 6>;
 
 struct Link {
 	bool up = false;
@@ -84,6 +87,8 @@ struct PortStatistics {
 	std::uint64_t missed = 0;	  ///< There was no room for them: in the rings, or in the device.
 	std::uint64_t bad = 0;		  ///< Damaged, too short or too long.
 };
+
+inline constexpr unsigned most_queues = 16;
 
 class Port;
 
@@ -115,6 +120,7 @@ public:
 
 	unsigned receiving() const noexcept { return rx_.used; } ///< Frames that the device has for packets to come.
 	unsigned sending() const noexcept { return tx_.used; }	 ///< Frames that it has to send.
+	std::uint64_t damaged() const noexcept { return damaged_; } ///< Packets that receive() has dropped.
 
 private:
 	friend Port;
@@ -143,6 +149,7 @@ private:
 	Ring tx_;
 	std::vector<std::uint32_t> last_; // of a call of send(), by its first transmit entry: the one that the device writes back
 	unsigned ended_ = 0;		  // transmit entries from the head on that have been sent
+	std::uint64_t damaged_ = 0;
 };
 
 class Port {
@@ -163,16 +170,28 @@ public:
 	Port(const Port &) = delete;
 	Port &operator=(const Port &) = delete;
 
-	const std::array<std::uint8_t, 6> &mac() const noexcept { return mac_; }
+	const MacAddress &mac() const noexcept { return mac_; }
 	unsigned queues() const noexcept { return static_cast<unsigned>(queues_.size()); }
 	Queue &queue(unsigned number) noexcept { return *queues_[number]; }
 
 	Link link() noexcept;
 	/// Reads the device's counters. Calls a minute apart or less lose nothing.
 	const PortStatistics &statistics() noexcept;
-	void set_promiscuous(bool on) noexcept;
+	/// How many packets there was no room for in a queue, as statistics() has found it last.
+	std::uint64_t missed(unsigned queue) const noexcept { return missed_[queue]; }
 
-	/// Interrupts of a queue are off after each one, until this is called.
+	/// Packets to the port's own address and to all are received; and with this those to any address.
+	void set_promiscuous(bool on) noexcept;
+	/// Packets to an address, of one station or of a group, are received, or no longer; the address is compared whole. EINVAL:
+	/// it is the port's own, that of all, or none; ENOSPC: there are most_addresses already.
+	result<void> accept_address(const MacAddress &address, bool on) noexcept;
+	/// Of packets with a tag only those of VLANs that accept_vlan() has named are received. Tags stay in the packets.
+	void filter_vlans(bool on) noexcept;
+	/// EINVAL: a number above 4095.
+	result<void> accept_vlan(unsigned vlan, bool on) noexcept;
+	static constexpr unsigned most_addresses = 127;
+
+	/// Interrupts of a queue are off at first and after each one, until this is called. What has come meanwhile interrupts then.
 	void arm(unsigned queue) noexcept;
 
 	/// Stops receiving and sending, and waits until the device has no transaction on the bus. ETIMEDOUT: it has, and only
@@ -204,9 +223,11 @@ private:
 
 	const pci::Bar &registers_;
 	PortOptions options_;
-	std::array<std::uint8_t, 6> mac_{};
+	MacAddress mac_{};
+	std::vector<MacAddress> addresses_; // accepted, too, by register from 1 on; those that are free are zero
 	std::vector<std::unique_ptr<Queue>> queues_;
 	PortStatistics statistics_;
+	std::array<std::uint64_t, most_queues> missed_{};
 	const char *failed_ = nullptr;
 };
 

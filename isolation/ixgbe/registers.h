@@ -30,6 +30,7 @@ inline constexpr std::size_t eicr = 0x00800;
 inline constexpr std::size_t eims = 0x00880;
 inline constexpr std::size_t eimc = 0x00888;
 inline constexpr std::size_t eiac = 0x00810;
+constexpr std::size_t eiam_ex(unsigned half) { return 0x00ad0 + 4 * half; }
 inline constexpr std::size_t gpie = 0x00898;
 constexpr std::size_t eitr(unsigned vector) { return vector < 24 ? 0x00820 + 4 * vector : 0x12300 + 4 * (vector - 24); }
 constexpr std::size_t eims_ex(unsigned half) { return 0x00aa0 + 4 * half; }
@@ -45,6 +46,7 @@ inline constexpr std::size_t mrqc = 0x05818;
 constexpr std::size_t mta(unsigned n) { return 0x05200 + 4 * n; }
 constexpr std::size_t ral(unsigned n) { return 0x0a200 + 8 * n; }
 constexpr std::size_t rah(unsigned n) { return 0x0a204 + 8 * n; }
+constexpr std::size_t vfta(unsigned n) { return 0x0a000 + 4 * n; }
 constexpr std::size_t reta(unsigned n) { return 0x05c00 + 4 * n; }
 constexpr std::size_t rssrk(unsigned n) { return 0x05c80 + 4 * n; }
 
@@ -101,6 +103,7 @@ inline constexpr std::size_t gotch = 0x04094;
 inline constexpr std::size_t ruc = 0x040a4;
 inline constexpr std::size_t roc = 0x040ac;
 constexpr std::size_t rxmpc(unsigned n) { return 0x03fa0 + 4 * n; }
+constexpr std::size_t rqsmr(unsigned n) { return 0x02300 + 4 * n; } // which of 16 counters a queue has, of four queues
 constexpr std::size_t qprdc(unsigned n) { return 0x01430 + 0x40 * n; }
 } // namespace reg
 
@@ -130,6 +133,10 @@ inline constexpr std::uint32_t mpe = 1U << 8;  // all multicast
 inline constexpr std::uint32_t upe = 1U << 9;  // all unicast
 inline constexpr std::uint32_t bam = 1U << 10; // broadcast
 } // namespace fctrl
+
+namespace vlnctrl {
+inline constexpr std::uint32_t vfe = 1U << 30; // packets with a tag of a VLAN that VFTA has not are dropped
+} // namespace vlnctrl
 
 namespace rah {
 inline constexpr std::uint32_t valid = 1U << 31;
@@ -218,6 +225,12 @@ inline constexpr std::uint32_t msix = 1U << 4;
 inline constexpr std::uint32_t pba = 1U << 31;
 inline constexpr std::uint32_t eiame = 1U << 30;
 } // namespace gpie
+
+namespace eitr {
+inline constexpr unsigned most_us = 1046;
+// So many microseconds from one interrupt of a vector to the next, in steps of 2.048.
+constexpr std::uint32_t interval(unsigned us) { return (us * 1000 + 2047) / 2048 << 3; }
+} // namespace eitr
 
 namespace ivar {
 // A quarter of an IVAR register: transmit queues have the odd ones.

@@ -7,7 +7,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <poll.h>
 #include <thread>
+#include <unistd.h>
+#include <utility>
 
 namespace orbit::ixgbe {
 
@@ -34,16 +37,20 @@ result<Worker::Started *> Worker::find(std::uint32_t port)
 	return ports_[port].get();
 }
 
-result<void> Worker::start(std::int32_t descriptor, std::uint32_t device, const net::Memory &memory, const net::Settings &settings)
+result<void> Worker::start(std::int32_t descriptor, std::uint32_t device, const net::Memory &memory, const net::Settings &settings,
+			   std::span<const std::int32_t> interrupts)
 {
 	const std::scoped_lock locked(mutex_);
 	const std::uint32_t number = count_.load(std::memory_order_relaxed);
 	const PortOptions options{.queues = settings.queues, .entries = settings.entries, .frame_bytes = settings.frame_bytes,
-				  .longest = settings.longest + check_bytes, .promiscuous = settings.promiscuous};
+				  .longest = settings.longest + check_bytes, .promiscuous = settings.promiscuous,
+				  .interrupts = !interrupts.empty(), .interrupt_us = settings.interrupt_us};
 
 	if (number == most_ports)
 		return failed(ENOSPC);
 	if (!Port::possible(options)) // before memory_for() multiplies
+		return failed(EINVAL);
+	if (!interrupts.empty() && interrupts.size() != settings.queues + 1)
 		return failed(EINVAL);
 	// What users lend is for all ports.
 	if (number && settings.frame_bytes != ports_[0]->settings.frame_bytes)
@@ -70,8 +77,21 @@ result<void> Worker::start(std::int32_t descriptor, std::uint32_t device, const 
 	if (!started)
 		return failed(started.error().code());
 	next->port = std::move(*started);
-	for (unsigned n = 0; n < next->port->queues(); n++)
-		next->uses.push_back(std::make_unique<Use>());
+	std::uint32_t others = 0; // queues of ports before this one
+
+	for (std::uint32_t n = 0; n < number; n++)
+		others += ports_[n]->port->queues();
+	for (unsigned n = 0; n < next->port->queues(); n++) {
+		auto use = std::make_unique<Use>();
+
+		if (!interrupts.empty())
+			use->interrupts = interrupts[n];
+		if (counters_ && others + n < isolation::DeviceCounters::most_queues)
+			use->told = &counters_->queue[others + n];
+		next->uses.push_back(std::move(use));
+	}
+	if (counters_)
+		counters_->queues.store(others + next->port->queues(), std::memory_order_relaxed);
 	ports_[number] = std::move(next);
 	// With all that it has.
 	count_.store(number + 1, std::memory_order_release);
@@ -84,6 +104,17 @@ void Worker::look_after(const Port &port)
 		return;
 	std::fprintf(stderr, "ixgbe: %s\n", port.failure());
 	std::abort();
+}
+
+// Until a queue interrupts, or `end`.
+void Worker::wait(const Use &use, Clock::time_point end)
+{
+	pollfd event{use.interrupts, POLLIN, 0};
+	std::uint64_t count;
+	const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
+
+	if (::poll(&event, 1, static_cast<int>(std::max<std::int64_t>(left, 0))) > 0)
+		[[maybe_unused]] const ssize_t taken = ::read(use.interrupts, &count, sizeof(count));
 }
 
 result<std::uint32_t> Connected::ports()
@@ -126,6 +157,12 @@ result<net::Statistics> Connected::statistics(std::uint32_t port)
 	const PortStatistics &says = (*found)->port->statistics();
 
 	Worker::look_after(*(*found)->port);
+	for (unsigned n = 0; n < (*found)->uses.size(); n++)
+		if (Worker::Use &use = *(*found)->uses[n]; use.told) {
+			const std::uint64_t missed = (*found)->port->missed(n);
+
+			use.told->errors.fetch_add(missed - std::exchange(use.missed, missed), std::memory_order_relaxed);
+		}
 	return net::Statistics{.received = says.received, .sent = says.sent, .received_bytes = says.received_bytes,
 			       .sent_bytes = says.sent_bytes, .missed = says.missed, .bad = says.bad};
 }
@@ -139,6 +176,44 @@ result<void> Connected::set_promiscuous(std::uint32_t port, bool on)
 	const std::scoped_lock locked((*found)->mutex);
 
 	(*found)->port->set_promiscuous(on);
+	return {};
+}
+
+result<void> Connected::accept_address(std::uint32_t port, const net::Address &address, bool on)
+{
+	const auto found = worker_->find(port);
+
+	if (!found)
+		return tl::unexpected(found.error());
+	const std::scoped_lock locked((*found)->mutex);
+
+	if (const auto done = (*found)->port->accept_address(address.mac, on); !done)
+		return failed(done.error().code());
+	return {};
+}
+
+result<void> Connected::filter_vlans(std::uint32_t port, bool on)
+{
+	const auto found = worker_->find(port);
+
+	if (!found)
+		return tl::unexpected(found.error());
+	const std::scoped_lock locked((*found)->mutex);
+
+	(*found)->port->filter_vlans(on);
+	return {};
+}
+
+result<void> Connected::accept_vlan(std::uint32_t port, std::uint32_t vlan, bool on)
+{
+	const auto found = worker_->find(port);
+
+	if (!found)
+		return tl::unexpected(found.error());
+	const std::scoped_lock locked((*found)->mutex);
+
+	if (const auto done = (*found)->port->accept_vlan(vlan, on); !done)
+		return failed(done.error().code());
 	return {};
 }
 
@@ -237,6 +312,7 @@ result<std::vector<net::Packet>> Connected::submit_and_poll(std::uint32_t port, 
 	}
 
 	const std::size_t wanted = std::min<std::size_t>(wait_for, net::most_packets);
+	const std::size_t refused = count;
 	Clock::time_point end{}; // of the wait, if there is one
 
 	for (unsigned n = 0;; n++) {
@@ -249,12 +325,24 @@ result<std::vector<net::Packet>> Connected::submit_and_poll(std::uint32_t port, 
 			break;
 		if (!n)
 			end = Clock::now() + wait_at_most;
-		else if (n % 16 == 15 && Clock::now() > end)
+		else if ((use.interrupts >= 0 || n % 16 == 15) && Clock::now() > end)
 			break;
-		if (n < looks)
+		if (use.interrupts >= 0) {
+			// What comes between this look and the sleep has been counted, and there is no sleep.
+			if (n % 2)
+				Worker::wait(use, end);
+			else
+				(*found)->port->arm(number);
+		} else if (n < looks) {
 			std::this_thread::yield();
-		else
+		} else {
 			std::this_thread::sleep_for(nap);
+		}
+	}
+	if (use.told) {
+		Worker::add(use.told->requests, count - refused);
+		if (queue.damaged() != use.damaged) [[unlikely]]
+			use.told->errors.fetch_add(queue.damaged() - std::exchange(use.damaged, queue.damaged()), std::memory_order_relaxed);
 	}
 	return std::vector<net::Packet>(told, told + count);
 }

@@ -7,8 +7,11 @@
 #include "net.idl.hpp"
 #include "port.h"
 
+#include <orbit/call.hpp>
+
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -22,9 +25,11 @@ namespace orbit::ixgbe {
 /// often as it may.
 class Worker final : public net::Driver {
 public:
-	explicit Worker(isolation::Endpoint &endpoint) noexcept : endpoint_(endpoint) {}
+	/// `counters` may be null.
+	Worker(isolation::Endpoint &endpoint, isolation::DeviceCounters *counters) noexcept : endpoint_(endpoint), counters_(counters) {}
 
-	result<void> start(std::int32_t descriptor, std::uint32_t device, const net::Memory &memory, const net::Settings &settings) override;
+	result<void> start(std::int32_t descriptor, std::uint32_t device, const net::Memory &memory, const net::Settings &settings,
+			   std::span<const std::int32_t> interrupts) override;
 
 private:
 	friend class Connected;
@@ -35,6 +40,10 @@ private:
 		std::mutex mutex; // of what follows, and of the port's queue
 		std::optional<isolation::DomainId> by;
 		std::vector<net::Packet> back; // what the device did not take, not yet told
+		int interrupts = -1;	       // an event descriptor that counts them, or none
+		isolation::DeviceCounters::Queue *told = nullptr; // to whoever watches, or nobody
+		std::uint64_t damaged = 0; // packets that are in its errors
+		std::uint64_t missed = 0;  // likewise, with the port's mutex
 	};
 
 	struct Started {
@@ -50,8 +59,15 @@ private:
 	// ENODEV.
 	result<Started *> find(std::uint32_t port);
 	static void look_after(const Port &port);
+	static void wait(const Use &use, std::chrono::steady_clock::time_point end);
+	static void add(std::atomic<std::uint64_t> &to, std::uint64_t number) noexcept
+	{
+		// Nobody else writes there.
+		to.store(to.load(std::memory_order_relaxed) + number, std::memory_order_relaxed);
+	}
 
 	isolation::Endpoint &endpoint_;
+	isolation::DeviceCounters *counters_;
 	std::mutex mutex_; // of start()
 	std::array<std::unique_ptr<Started>, most_ports> ports_;
 	std::atomic<std::uint32_t> count_{0}; // those before it do not change
@@ -67,6 +83,9 @@ public:
 	result<net::Link> link(std::uint32_t port) override;
 	result<net::Statistics> statistics(std::uint32_t port) override;
 	result<void> set_promiscuous(std::uint32_t port, bool on) override;
+	result<void> accept_address(std::uint32_t port, const net::Address &address, bool on) override;
+	result<void> filter_vlans(std::uint32_t port, bool on) override;
+	result<void> accept_vlan(std::uint32_t port, std::uint32_t vlan, bool on) override;
 	result<std::uint32_t> use(const isolation::Handle &frames) override;
 	result<void> open(std::uint32_t port, std::uint32_t queue) override;
 	result<std::vector<net::Packet>> submit_and_poll(std::uint32_t port, std::uint32_t queue, std::span<const net::Packet> packets,

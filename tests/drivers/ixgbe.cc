@@ -5,8 +5,10 @@
 
 #include "../../isolation/ixgbe/port.h"
 
+#include <map>
 #include <numeric>
 #include <poll.h>
+#include <set>
 #include <sys/eventfd.h>
 
 namespace {
@@ -255,7 +257,7 @@ TEST_F(Ixgbe, RefusesOptionsThatCannotBe)
 		return error_of(Port::start(*on.bar, device_sfp, memory, at, options));
 	};
 	for (const PortOptions &options : {PortOptions{.queues = 0}, {.queues = 17}, {.entries = 4}, {.entries = 100}, {.entries = 8192},
-					   {.frame_bytes = 0}, {.frame_bytes = 1500}, {.frame_bytes = 16384}, {.longest = 40}, {.longest = 4096}})
+					   {.frame_bytes = 0}, {.frame_bytes = 1500}, {.frame_bytes = 16384}, {.longest = 40}, {.longest = 4096}, {.interrupt_us = 1047}})
 		EXPECT_EQ(start(options), EINVAL);
 	EXPECT_EQ(start({}, 1 << 20, iova + 64), EINVAL);
 	EXPECT_EQ(start({}, 100), ENOMEM);
@@ -319,8 +321,122 @@ TEST_F(Ixgbe, InterruptsTellOfPackets)
 		EXPECT_EQ(read(events[0], &count, sizeof(count)), static_cast<ssize_t>(sizeof(count)));
 		EXPECT_TRUE(wait_until([&] { return on.port->queue(0).receive(room).size() == 1; }));
 	}
+	// It has interrupted, and does so no more until it is asked to; what has come meanwhile interrupts then.
+	const auto interrupts = [&] {
+		std::uint64_t count = 0;
+
+		return read(events[0], &count, sizeof(count)) < 0 ? 0 : count;
+	};
+	on.port->arm(0);
+	fill_packet(packet, on.port->mac(), wire.mac, 3);
+	ASSERT_TRUE(wire.send(packet));
+	EXPECT_TRUE(wait_until([&] { return interrupts() == 1; }));
+	for (std::uint32_t n = 4; n < 14; n++) {
+		fill_packet(packet, on.port->mac(), wire.mac, n);
+		ASSERT_TRUE(wire.send(packet));
+	}
+	std::size_t come = 0;
+	EXPECT_TRUE(wait_until([&] { return (come += on.port->queue(0).receive(room).size()) == 11; }));
+	EXPECT_EQ(interrupts(), 0u);
+	on.port->arm(0);
+	EXPECT_TRUE(wait_until([&] { return interrupts() == 1; }));
 	for (const int event : events)
 		close(event);
+}
+
+// An IPv4 packet with UDP, of one of many flows.
+std::vector<std::byte> udp_packet(std::span<const std::uint8_t> to, std::span<const std::uint8_t> from, std::uint16_t flow, std::uint16_t number)
+{
+	std::vector<std::byte> packet(80);
+	const auto put = [&](std::size_t at, unsigned value) {
+		packet[at] = static_cast<std::byte>(value >> 8);
+		packet[at + 1] = static_cast<std::byte>(value);
+	};
+
+	std::memcpy(packet.data(), to.data(), 6);
+	std::memcpy(packet.data() + 6, from.data(), 6);
+	put(12, 0x0800);
+	put(14, 0x4500);
+	put(16, 66); // all from here on
+	put(22, 64 << 8 | 17);
+	put(26, 10 << 8); // 10.0.0.1 to 10.0.0.2
+	put(28, 1);
+	put(30, 10 << 8);
+	put(32, 2);
+	unsigned sum = 0;
+	for (std::size_t at = 14; at < 34; at += 2)
+		sum += std::to_integer<unsigned>(packet[at]) << 8 | std::to_integer<unsigned>(packet[at + 1]);
+	put(24, ~(sum + (sum >> 16)) & 0xffff);
+	put(34, 1000U + flow);
+	put(36, 7);
+	put(38, 46); // and no checksum
+	put(42, flow);
+	put(44, number);
+	return packet;
+}
+
+TEST_F(Ixgbe, HasSeveralQueuesAndAFlowIsInOne)
+{
+	constexpr unsigned queues = 4, flows = 64, rounds = 4;
+	Running on({.queues = queues}, 2048);
+	const Wire wire(ports()[1]);
+	std::map<std::uint16_t, unsigned> queue_of; // by flow
+	std::set<std::pair<std::uint16_t, std::uint16_t>> seen;
+	std::set<unsigned> used;
+	Packet room[32];
+
+	ASSERT_TRUE(on.port);
+	ASSERT_TRUE(wait_until([&] { return wire.up(); }));
+	// Those that have no room are counted by queue.
+	for (std::uint16_t flow = 0; flow < flows; flow++)
+		ASSERT_TRUE(wire.send(udp_packet(on.port->mac(), wire.mac, flow, 0)));
+	EXPECT_TRUE(wait_until([&] { return on.port->statistics().missed >= flows; }));
+	std::uint64_t missed = 0;
+	for (unsigned queue = 0; queue < queues; queue++) {
+		EXPECT_GT(on.port->missed(queue), 0u) << queue;
+		missed += on.port->missed(queue);
+	}
+	EXPECT_EQ(missed, on.port->statistics().missed);
+	for (unsigned queue = 0; queue < queues; queue++)
+		EXPECT_EQ(on.give(queue * 400, 400, queue), 400u);
+	for (std::uint16_t number = 0; number < rounds; number++)
+		for (std::uint16_t flow = 0; flow < flows; flow++)
+			ASSERT_TRUE(wire.send(udp_packet(on.port->mac(), wire.mac, flow, number)));
+	EXPECT_TRUE(wait_until([&] {
+		for (unsigned queue = 0; queue < queues; queue++)
+			for (const Packet &packet : on.port->queue(queue).receive(room)) {
+				const auto bytes = on.frame(packet.frame);
+				const auto word = [&](std::size_t at) {
+					return static_cast<std::uint16_t>(std::to_integer<unsigned>(bytes[at]) << 8 | std::to_integer<unsigned>(bytes[at + 1]));
+				};
+
+				// Linux may have something of its own to say.
+				if (packet.bytes != 80 || word(36) != 7)
+					continue;
+				used.insert(queue);
+				EXPECT_EQ(queue_of.emplace(word(42), queue).first->second, queue) << "flow " << word(42);
+				EXPECT_TRUE(seen.insert({word(42), word(44)}).second) << "twice";
+			}
+		return seen.size() == flows * rounds;
+	})) << seen.size();
+	EXPECT_EQ(used.size(), queues);
+	EXPECT_EQ(on.port->statistics().missed, missed);
+
+	// And each sends.
+	std::set<std::uint32_t> arrived;
+	for (std::uint32_t queue = 0; queue < queues; queue++) {
+		const std::uint32_t frame = 2000 + queue;
+
+		fill_packet(on.frame(frame).first(100), wire.mac, on.port->mac(), queue);
+		const Packet batch[] = {{frame, 100}};
+		EXPECT_EQ(on.port->queue(queue).send(batch), 1u);
+	}
+	EXPECT_TRUE(wait_until([&] {
+		while (const auto packet = wire.receive())
+			if (const auto number = number_of(*packet))
+				arrived.insert(*number);
+		return arrived.size() == queues;
+	}));
 }
 
 } // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The 82599's driver as a domain: packets go both ways, and what becomes of them and of memory when it is killed.
+#include "monitor.h"
 #include "prepared.h"
 #include "wire.h"
 
@@ -45,10 +46,10 @@ protected:
 		wire.emplace(ports()[1]);
 	}
 
-	void start(bool silenced = true, unsigned restarts = 10000)
+	void start(bool silenced = true, unsigned restarts = 10000, bool interrupts = false)
 	{
 		orbit::pci::Device *const devices[] = {device.get()};
-		auto options = ixgbe::domain_options(*supervisor, devices, {.port = port, .restarts = {.most = restarts}});
+		auto options = ixgbe::domain_options(*supervisor, devices, {.port = port, .interrupts = interrupts, .restarts = {.most = restarts}});
 
 		if (!silenced)
 			options.silence = {};
@@ -67,10 +68,10 @@ protected:
 		const auto limits = calls->limits(0);
 		ASSERT_TRUE(limits);
 		mac = limits->mac;
-		ASSERT_TRUE(wait_until([&] {
-			const auto link = calls->link(0);
-			return link && link->mbit == 10000 && wire->up();
-		}));
+		const auto link = channel->wait_for_link(0, std::chrono::seconds(30));
+		ASSERT_TRUE(link) << words_of(link);
+		EXPECT_EQ(link->mbit, 10000u);
+		ASSERT_TRUE(wait_until([&] { return wire->up(); }));
 	}
 
 	// Empty frames, for packets to come.
@@ -116,6 +117,11 @@ protected:
 		std::uint32_t sent = 0, got = 0, arrived = 0, damaged = 0, twice = 0; // `got`: or known not to come
 		std::chrono::steady_clock::time_point last = std::chrono::steady_clock::now();
 	};
+
+	// So many each way, and where those are that do not come.
+	void expect_all(std::uint32_t packets, bool interrupts);
+	// So many kills of the driver meanwhile.
+	void expect_no_harm(unsigned kills, bool interrupts);
 
 	// Runs until `done`, at most for `limit`. The longest time, in milliseconds, in which nothing came by a way.
 	double run(Way &out, Way &in, std::chrono::seconds limit, const std::function<bool()> &done)
@@ -193,12 +199,11 @@ unsigned number_of_rounds(const char *name, unsigned usual)
 	return wanted ? static_cast<unsigned>(std::atoi(wanted)) : usual;
 }
 
-TEST_F(Traffic, AllPacketsArriveBothWaysOrWereCounted)
+void Traffic::expect_all(std::uint32_t packets, bool interrupts)
 {
-	const std::uint32_t packets = number_of_rounds("ORBIT_IXGBE_PACKETS", 4000);
 	Way out(packets), in(packets);
 
-	start();
+	start(true, 10000, interrupts);
 	ASSERT_TRUE(channel);
 	// What did not come has its place where it was counted: a ring that was full, Linux's or ours.
 	const auto missed = [&](bool outwards) -> std::uint64_t {
@@ -223,6 +228,32 @@ TEST_F(Traffic, AllPacketsArriveBothWaysOrWereCounted)
 	EXPECT_EQ(statistics->bad, 0u);
 	std::printf("%u packets each way, of all sizes: missed by Linux's ring %llu, by ours %llu\n", packets,
 		    static_cast<unsigned long long>(wire->missed()), static_cast<unsigned long long>(statistics->missed));
+}
+
+TEST_F(Traffic, AllPacketsArriveBothWaysOrWereCounted)
+{
+	expect_all(number_of_rounds("ORBIT_IXGBE_PACKETS", 4000), false);
+}
+
+TEST_F(Traffic, WithInterruptsTheyDoToo)
+{
+	expect_all(4000, true);
+	EXPECT_GT(interrupts_of(ports()[0], 0), 0u);
+	// Whoever watches is told of packets that came and that were sent; the last frames may not have come back yet.
+	EXPECT_TRUE(wait_until([&] {
+		(void)channel->submit_and_poll({}, {}, 1);
+		for (std::uint32_t frame = 0; frame < 512; frame++)
+			if (channel->with_driver(frame))
+				return false;
+		return true;
+	}));
+	const std::uint64_t missed = calls->statistics(0)->missed;
+	const auto says = counters_of_device();
+
+	EXPECT_EQ(says->queues, port.queues);
+	EXPECT_EQ(says->queue[0].requests, 2u * 4000 - missed);
+	EXPECT_EQ(says->queue[0].errors, missed);
+	EXPECT_EQ(says->queue[1].requests, 0u);
 }
 
 TEST_F(Traffic, WhatHasNoRoomIsLostAndCounted)
@@ -252,17 +283,17 @@ TEST_F(Traffic, WhatHasNoRoomIsLostAndCounted)
 	}));
 	EXPECT_EQ(in.arrived, room);
 	EXPECT_EQ(missed(), packets - room);
+	EXPECT_EQ(counters_of_device()->queue[0].errors, packets - room);
 	EXPECT_EQ(in.damaged + in.twice, 0u);
 	EXPECT_EQ(channel->lost(), 0u);
 }
 
-TEST_F(Traffic, KillsLosePacketsAndNothingElse)
+void Traffic::expect_no_harm(unsigned kills, bool interrupts)
 {
-	const unsigned kills = number_of_rounds("ORBIT_IXGBE_KILLS", 5);
 	const std::uint32_t most = 4'000'000;
 	Way out(most), in(most);
 
-	start();
+	start(true, 10000, interrupts);
 	ASSERT_TRUE(channel);
 	std::atomic<unsigned> killed{0};
 	std::atomic<bool> stop{false};
@@ -302,6 +333,16 @@ TEST_F(Traffic, KillsLosePacketsAndNothingElse)
 	EXPECT_GT(in.arrived, after_last_in) << "nothing is received after the last kill";
 	std::printf("%u kills: sent %u, arrived %u; received %u of %u; longest outage %.0f ms\n", killed.load(), out.sent, out.arrived,
 		    in.arrived, in.sent, gap);
+}
+
+TEST_F(Traffic, KillsLosePacketsAndNothingElse)
+{
+	expect_no_harm(number_of_rounds("ORBIT_IXGBE_KILLS", 5), false);
+}
+
+TEST_F(Traffic, KillsOfOneWithInterruptsDoNoMore)
+{
+	expect_no_harm(3, true);
 }
 
 // The device has empty frames when the driver is killed, and receiving does not stop by itself: their memory is used
@@ -371,6 +412,262 @@ TEST_F(IxgbeDomain, SaysWhatIsWrong)
 	EXPECT_EQ(error_of(channel->submit_and_poll({}, std::vector<Packet>{{.frame = 9, .bytes = 0}, {.frame = 9, .bytes = 0}}, 0)), EINVAL);
 	EXPECT_EQ(error_of(channel->submit_and_poll({}, std::vector<Packet>{{.frame = 1 << 20, .bytes = 0}}, 0)), EINVAL);
 	EXPECT_EQ(domain->statistics().starts, 1u);
+}
+
+TEST_F(IxgbeDomain, WithInterruptsItSleepsAndDoesNotNap)
+{
+	constexpr unsigned polls = 50;
+
+	start(true, 0, true);
+	ASSERT_TRUE(channel);
+	give_empty(0, 10);
+	const std::uint64_t before = sleeps_of(domain->pid());
+
+	for (unsigned n = 0; n < polls; n++)
+		EXPECT_TRUE(channel->submit_and_poll({}, {}, 1)); // waits in vain
+	// Some for each call; a driver that naps for 20 us has a hundred.
+	const std::uint64_t sleeps = sleeps_of(domain->pid()) - before;
+
+	EXPECT_GT(sleeps, 0u);
+	EXPECT_LT(sleeps, 20u * polls);
+	std::printf("%u calls that waited in vain: %llu sleeps\n", polls, static_cast<unsigned long long>(sleeps));
+}
+
+TEST_F(IxgbeDomain, InterruptsNeedAVectorForEachQueue)
+{
+	orbit::pci::Device *const devices[] = {device.get()};
+	net::Settings many = port;
+
+	ASSERT_GE(device->interrupts(), net::most_interrupts);
+	many.queues = device->interrupts();
+	EXPECT_EQ(error_of(supervisor->start(ixgbe::domain_options(*supervisor, devices, {.port = many, .interrupts = true}))), EOPNOTSUPP);
+	many = port;
+	many.interrupt_us = 1047;
+	EXPECT_EQ(error_of(supervisor->start(ixgbe::domain_options(*supervisor, devices, {.port = many, .interrupts = true}))), EINVAL);
+}
+
+// Which packets come, each of them again and again until all have come that are to: by then none of the others has.
+class Filters : public IxgbeDomain {
+protected:
+	using Mac = std::array<std::uint8_t, 6>;
+	struct Case {
+		Mac to;
+		std::optional<std::uint16_t> vlan;
+		bool comes;
+		std::uint32_t bytes = 100; // without the tag
+	};
+
+	void expect(const std::vector<Case> &cases)
+	{
+		const std::uint32_t first = next_;
+		std::vector<unsigned> come(cases.size());
+
+		next_ += static_cast<std::uint32_t>(cases.size());
+		ASSERT_TRUE(wait_until([&] {
+			for (std::uint32_t n = 0; n < cases.size(); n++) {
+				std::vector<std::byte> packet(cases[n].bytes);
+
+				fill_packet(packet, cases[n].to, wire->mac, first + n);
+				if (cases[n].vlan) {
+					const std::uint16_t tag[] = {htons(0x8100), htons(*cases[n].vlan)};
+					const auto *const bytes = reinterpret_cast<const std::byte *>(tag);
+
+					packet.insert(packet.begin() + 12, bytes, bytes + sizeof(tag));
+				}
+				EXPECT_TRUE(wire->send(packet));
+			}
+			for (;;) {
+				const auto back = channel->submit_and_poll({}, std::exchange(empty_, {}), 1);
+
+				if (!back || back->empty())
+					break;
+				for (const Packet &one : *back) {
+					auto bytes = channel->frame(one.frame).first(one.bytes);
+					std::vector<std::byte> packet(bytes.begin(), bytes.end());
+					const bool tagged = packet.size() > 16 && packet[12] == std::byte{0x81} && packet[13] == std::byte{0};
+
+					if (tagged)
+						packet.erase(packet.begin() + 12, packet.begin() + 16);
+					if (const auto number = number_of(packet); number && *number >= first) {
+						come[*number - first]++;
+						EXPECT_EQ(tagged, cases[*number - first].vlan.has_value());
+					}
+					if (empty_.size() < net::most_packets)
+						empty_.push_back({.frame = one.frame, .bytes = 0});
+				}
+			}
+			for (std::size_t n = 0; n < cases.size(); n++)
+				if (cases[n].comes && come[n] < 3)
+					return false;
+			return true;
+		}));
+		for (std::size_t n = 0; n < cases.size(); n++)
+			EXPECT_TRUE(cases[n].comes || !come[n]) << "case " << n;
+	}
+
+	std::uint32_t next_ = 0;
+	std::vector<Packet> empty_; // frames to be given again
+};
+
+TEST_F(Filters, LetThroughWhatWasAskedForAlsoAfterACrash)
+{
+	const Mac all{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, other{2, 0, 0, 0, 9, 9}, group{0x33, 0x33, 0, 0, 0, 1};
+	const Mac like_other{4, 0, 0, 0, 9, 9}, like_group{0x33, 0x33, 0, 1, 0, 1}; // their last bytes are the same
+
+	start();
+	ASSERT_TRUE(channel);
+	give_empty(0, 64);
+	expect({{mac, {}, true}, {all, {}, true}, {other, {}, false}, {group, {}, false}, {mac, 5, true}, {mac, 6, true}});
+	EXPECT_TRUE(channel->accept_address(0, {other}, true));
+	EXPECT_TRUE(channel->accept_address(0, {other}, true));
+	EXPECT_TRUE(channel->accept_address(0, {group}, true));
+	EXPECT_TRUE(channel->accept_vlan(0, 5, true));
+	EXPECT_TRUE(channel->filter_vlans(0, true));
+	const std::vector<Case> cases{{mac, {}, true},       {all, {}, true},        {other, {}, true}, {group, {}, true}, {like_other, {}, false},
+				      {like_group, {}, false}, {mac, 5, true, 1514}, {mac, 6, false},   {other, 5, true},  {like_other, 5, false}};
+	expect(cases);
+
+	const std::uint64_t starts = domain->statistics().starts;
+	ASSERT_EQ(kill(domain->pid(), SIGKILL), 0);
+	ASSERT_TRUE(wait_until([&] { return domain->statistics().starts > starts && domain->statistics().running; }));
+	EXPECT_TRUE(channel->submit_and_poll({}, {}, 0));
+	EXPECT_EQ(channel->repeats(), 1u);
+	ASSERT_TRUE(channel->wait_for_link(0, std::chrono::seconds(30)));
+	empty_.clear();
+	for (std::uint32_t n = 0; n < 64; n++)
+		empty_.push_back({.frame = n, .bytes = 0});
+	expect(cases);
+
+	EXPECT_TRUE(channel->accept_address(0, {other}, false));
+	EXPECT_TRUE(channel->accept_vlan(0, 5, false));
+	EXPECT_TRUE(channel->accept_vlan(0, 6, true));
+	expect({{mac, {}, true}, {other, {}, false}, {group, {}, true}, {mac, 5, false}, {mac, 6, true}});
+	EXPECT_TRUE(channel->filter_vlans(0, false));
+	EXPECT_TRUE(channel->set_promiscuous(0, true));
+	expect({{mac, {}, true}, {other, {}, true}, {like_group, {}, true}, {like_other, 5, true}});
+	EXPECT_TRUE(channel->set_promiscuous(0, false));
+	expect({{mac, {}, true}, {other, {}, false}, {like_group, {}, false}, {group, {}, true}});
+	EXPECT_EQ(channel->nonsense(), 0u);
+}
+
+TEST_F(Filters, HaveLimits)
+{
+	start();
+	ASSERT_TRUE(channel);
+	EXPECT_EQ(error_of(channel->accept_address(0, {mac}, true)), EINVAL);
+	EXPECT_EQ(error_of(channel->accept_address(0, {{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}, true)), EINVAL);
+	EXPECT_EQ(error_of(channel->accept_address(0, {}, true)), EINVAL);
+	EXPECT_EQ(error_of(channel->accept_vlan(0, 4096, true)), EINVAL);
+	EXPECT_EQ(error_of(channel->accept_address(1, {mac}, true)), ENODEV);
+	EXPECT_EQ(error_of(channel->accept_vlan(1, 1, true)), ENODEV);
+	EXPECT_EQ(error_of(channel->filter_vlans(1, true)), ENODEV);
+	EXPECT_EQ(error_of(channel->set_promiscuous(1, true)), ENODEV);
+	for (std::uint8_t n = 1; n <= ixgbe::Port::most_addresses; n++)
+		EXPECT_TRUE(channel->accept_address(0, {{2, 0, 0, 0, 7, n}}, true)) << unsigned{n};
+	EXPECT_EQ(error_of(channel->accept_address(0, {{2, 0, 0, 0, 7, 200}}, true)), ENOSPC);
+	EXPECT_TRUE(channel->accept_address(0, {{2, 0, 0, 0, 7, 200}}, false)); // it was not accepted
+	EXPECT_TRUE(channel->accept_address(0, {{2, 0, 0, 0, 7, 9}}, false));
+	EXPECT_TRUE(channel->accept_address(0, {{2, 0, 0, 0, 7, 200}}, true));
+	give_empty(0, 64);
+	expect({{mac, {}, true}, {{2, 0, 0, 0, 7, 1}, {}, true}, {{2, 0, 0, 0, 7, 9}, {}, false}, {{2, 0, 0, 0, 7, 200}, {}, true}});
+	EXPECT_EQ(domain->statistics().starts, 1u);
+}
+
+TEST_F(Filters, WhatIsTooLongIsDroppedAndCounted)
+{
+	wire.reset();
+	wire.emplace(ports()[1], 9000);
+	start();
+	ASSERT_TRUE(channel);
+	give_empty(0, 64);
+	expect({{mac, {}, true}, {mac, {}, true, 1514}, {mac, {}, false, 1515}, {mac, {}, false, 2048}, {mac, {}, false, 9014}, {mac, 5, true, 1514}, {mac, 5, false, 1515}});
+	const auto statistics = calls->statistics(0);
+
+	ASSERT_TRUE(statistics);
+	EXPECT_GE(statistics->bad, 4u);
+	EXPECT_EQ(statistics->missed, 0u);
+	EXPECT_EQ(channel->nonsense() + channel->repeats(), 0u);
+}
+
+TEST_F(IxgbeDomain, ALinkThatStaysDownIsAnErrorForWhoWantsIt)
+{
+	constexpr std::uint32_t packets = 600;
+	Monitor &monitor = Monitor::only();
+	const auto set_link = [&](bool up) {
+		return monitor.run(std::string(R"({"execute": "qom-set", "arguments": {"path": "/machine/peripheral/nic0", "property": "link", "value": )") +
+				   (up ? "true" : "false") + "}}");
+	};
+
+	ASSERT_TRUE(monitor.is_there()) << "this machine gives nobody its monitor";
+	start();
+	ASSERT_TRUE(channel);
+	ASSERT_TRUE(set_link(false));
+	EXPECT_TRUE(wait_until([&] { return calls->link(0)->mbit == 0; }));
+	EXPECT_EQ(error_of(channel->wait_for_link(0, std::chrono::milliseconds(50))), ENETDOWN);
+	EXPECT_EQ(error_of(channel->wait_for_link(1, std::chrono::milliseconds(50))), ENODEV);
+
+	// The device keeps what its ring has room for, and the rest comes back unsent. No call hangs.
+	std::uint32_t unsent = 0;
+	for (std::uint32_t n = 0; n < packets;) {
+		std::vector<Packet> batch;
+
+		for (; n < packets && batch.size() < net::most_packets; n++) {
+			fill_packet(channel->frame(n).first(60), wire->mac, mac, n);
+			batch.push_back({.frame = n, .bytes = 60});
+		}
+		const auto back = channel->submit_and_poll({}, batch, 1);
+		ASSERT_TRUE(back) << words_of(back);
+		unsent += static_cast<std::uint32_t>(back->size());
+	}
+	EXPECT_EQ(unsent, packets - (port.entries - 1));
+	// Another driver starts all the same.
+	ASSERT_EQ(kill(domain->pid(), SIGKILL), 0);
+	EXPECT_TRUE(wait_until([&] {
+		const auto back = channel->submit_and_poll({}, {}, 0);
+		return back && channel->repeats() == 1 && domain->statistics().running;
+	}));
+	EXPECT_EQ(channel->lost(), port.entries - 1);
+	EXPECT_EQ(error_of(channel->wait_for_link(0, std::chrono::milliseconds(50))), ENETDOWN);
+	const std::vector<Packet> one{{.frame = 7, .bytes = 60}};
+	EXPECT_TRUE(channel->submit_and_poll({}, one, 0));
+	EXPECT_TRUE(channel->with_driver(7));
+	EXPECT_FALSE(wire->receive());
+
+	ASSERT_TRUE(set_link(true));
+	const auto link = channel->wait_for_link(0, std::chrono::seconds(30));
+	ASSERT_TRUE(link) << words_of(link);
+	EXPECT_TRUE(wait_until([&] {
+		const auto packet = wire->receive();
+		return packet && number_of(*packet) == 7u;
+	}));
+	EXPECT_TRUE(wait_until([&] {
+		const auto back = channel->submit_and_poll({}, {}, 1);
+		return back && !channel->with_driver(7);
+	}));
+	EXPECT_EQ(domain->statistics().starts, 2u);
+}
+
+TEST_F(IxgbeDomain, RefusesWhatIsNo82599AndTakesNothingThatItWasNotGiven)
+{
+	const std::string other = foreign_device();
+
+	ASSERT_NE(other, "") << "see FOREIGN of tests/drivers.py";
+	EXPECT_EQ(error_of(orbit::pci::Device::open(ports()[1])), ENXIO);
+	EXPECT_EQ(driver_of(ports()[1]), "ixgbe");
+	const std::string before = driver_of(other);
+	EXPECT_FALSE(orbit::pci::Device::open(other));
+	EXPECT_EQ(driver_of(other), before);
+
+	ASSERT_TRUE(give(other, "vfio-pci"));
+	auto opened = orbit::pci::Device::open(other);
+	ASSERT_TRUE(opened) << words_of(opened);
+	for (const std::vector<orbit::pci::Device *> &devices : {std::vector{opened->get()}, {device.get(), opened->get()}}) {
+		const auto refused = supervisor->start(ixgbe::domain_options(*supervisor, devices, {.port = port}));
+
+		EXPECT_EQ(error_of(refused), ENODEV);
+		EXPECT_NE(words_of(refused).find("no 82599"), std::string::npos) << words_of(refused);
+	}
+	start();
 }
 
 } // namespace

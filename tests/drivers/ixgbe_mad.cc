@@ -63,7 +63,8 @@ class MadWorker final : public net::Device, public net::Driver {
 public:
 	explicit MadWorker(orbit::isolation::Endpoint &endpoint) : endpoint_(endpoint) {}
 
-	orbit::result<void> start(std::int32_t device, std::uint32_t id, const net::Memory &memory, const net::Settings &settings) override
+	orbit::result<void> start(std::int32_t device, std::uint32_t id, const net::Memory &memory, const net::Settings &settings,
+				  std::span<const std::int32_t>) override
 	{
 		const ixgbe::PortOptions options{.queues = settings.queues, .entries = settings.entries, .promiscuous = settings.promiscuous};
 		auto bar = orbit::pci::Bar::map(device, 0);
@@ -93,6 +94,9 @@ public:
 	orbit::result<net::Link> link(std::uint32_t) override { return net::Link{.mbit = port_->link().mbit}; }
 	orbit::result<net::Statistics> statistics(std::uint32_t) override { return net::Statistics{}; }
 	orbit::result<void> set_promiscuous(std::uint32_t, bool) override { return {}; }
+	orbit::result<void> accept_address(std::uint32_t, const net::Address &, bool) override { return {}; }
+	orbit::result<void> filter_vlans(std::uint32_t, bool) override { return {}; }
+	orbit::result<void> accept_vlan(std::uint32_t, std::uint32_t, bool) override { return {}; }
 	orbit::result<std::uint32_t> use(const orbit::isolation::Handle &) override { return 1; }
 	orbit::result<void> open(std::uint32_t, std::uint32_t) override { return {}; }
 
