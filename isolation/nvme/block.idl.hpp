@@ -24,6 +24,8 @@ struct Limits {
 	bool write_cache;           ///< What is written is safe only after a flush.
 	bool write_zeroes;
 	bool discard;
+	std::uint64_t most_zeroes;    ///< Bytes that one write_zeroes clears; none is longer than 65,536 blocks either.
+	std::uint64_t most_discarded; ///< Blocks of one discard.
 };
 
 /// A range of blocks: what NVMe calls a namespace.

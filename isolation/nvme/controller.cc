@@ -250,14 +250,16 @@ result<void> QueuePair::submit(const Request &request)
 	case Op::write_zeroes:
 		if (!controller_.limits_.write_zeroes)
 			return refused(-EOPNOTSUPP, "the controller has no Write Zeroes");
-		if (request.blocks > 0x10000)
-			return refused(-EINVAL, "more than one command can have");
+		if (request.blocks > 0x10000 || bytes > controller_.limits_.most_zeroes)
+			return refused(-EINVAL, "more than one command of this controller can clear");
 		command.opcode = static_cast<std::uint8_t>(IoOpcode::write_zeroes);
 		command.cdw12 = request.blocks - 1;
 		break;
 	case Op::discard: {
 		if (!controller_.limits_.discard)
 			return refused(-EOPNOTSUPP, "the controller has no Dataset Management");
+		if (request.blocks > controller_.limits_.most_discarded)
+			return refused(-EINVAL, "more than one command of this controller can discard");
 
 		const DsmRange range{.attributes = 0, .blocks = request.blocks, .lba = request.lba};
 		std::byte *const list = lists_.data() + slot * list_bytes_;
@@ -494,6 +496,24 @@ result<void> Controller::read_controller()
 
 	limits_.sgl = has == sgls::any_alignment || has == sgls::dwords;
 	limits_.alignment = has == sgls::any_alignment ? 1 : 4;
+	return read_limits_of_command_set();
+}
+
+// Controllers older than NVMe 2.0 may not know the question: then they tell of no limits.
+result<void> Controller::read_limits_of_command_set()
+{
+	IdentifyNvmController says{};
+
+	if (lists_namespaces_) {
+		if (identify(cns::controller_of_command_set, 0))
+			std::memcpy(&says, buffer_.data(), sizeof(says));
+		else if (failed())
+			return refused(-ENOTRECOVERABLE, failure());
+	}
+	limits_.most_zeroes = says.wzsl && says.wzsl < 32 ? std::uint64_t{page_} << says.wzsl : ~std::uint64_t{0};
+	limits_.most_discarded = says.dmrsl ? says.dmrsl : ~std::uint32_t{0};
+	if (says.dmsl)
+		limits_.most_discarded = std::min(limits_.most_discarded, says.dmsl);
 	return {};
 }
 

@@ -76,6 +76,8 @@ struct Limits {
 	bool write_cache = false;     ///< What is written is safe only after a flush.
 	bool write_zeroes = false;
 	bool discard = false;
+	std::uint64_t most_zeroes = 0;	 ///< Bytes that one write_zeroes clears; none is longer than 65,536 blocks either.
+	std::uint64_t most_discarded = 0; ///< Blocks of one discard.
 	bool sgl = false;	      ///< It is told of data by SGLs, where these are better than PRPs.
 	unsigned alignment = 4;	      ///< Of data, in bytes.
 };
@@ -220,6 +222,7 @@ private:
 	result<void> wait_for(std::uint32_t mask, std::uint32_t value, std::chrono::milliseconds limit);
 	result<Completion> admin(Command command);
 	result<void> identify(std::uint32_t cns, std::uint32_t nsid);
+	result<void> read_limits_of_command_set();
 	result<void> read_controller();
 	result<void> read_namespaces();
 	result<void> make_queues();

@@ -154,6 +154,7 @@ namespace cns {
 inline constexpr std::uint32_t identify_namespace = 0;
 inline constexpr std::uint32_t controller = 1;
 inline constexpr std::uint32_t active_namespaces = 2;
+inline constexpr std::uint32_t controller_of_command_set = 6; // of the NVM command set, if nothing else is asked for
 } // namespace cns
 
 namespace feature {
@@ -198,6 +199,18 @@ struct IdentifyController {
 static_assert(sizeof(IdentifyController) == 4096 && offsetof(IdentifyController, mdts) == 77 &&
 	      offsetof(IdentifyController, acl) == 258 && offsetof(IdentifyController, nn) == 516 &&
 	      offsetof(IdentifyController, vwc) == 525 && offsetof(IdentifyController, sgls) == 536);
+
+// Identify Controller of the NVM command set (NVM Command Set specification, section 4.1.5.4). 0: no limit is told.
+struct IdentifyNvmController {
+	std::uint8_t vsl;
+	std::uint8_t wzsl; // Write Zeroes clears 2^it of the smallest pages at most
+	std::uint8_t wusl;
+	std::uint8_t dmrl;  // ranges of one Dataset Management
+	std::uint32_t dmrsl; // logical blocks of one range
+	std::uint64_t dmsl;  // of all its ranges
+	std::uint8_t reserved16[4080];
+};
+static_assert(sizeof(IdentifyNvmController) == 4096 && offsetof(IdentifyNvmController, dmsl) == 8);
 
 // Bits 1:0 of SGLS.
 namespace sgls {

@@ -249,7 +249,8 @@ result<block::Limits> Worker::Caller::limits()
 	const Limits &says = worker_.controller_->limits();
 
 	return block::Limits{.max_transfer = says.max_transfer, .depth = says.depth, .queues = worker_.controller_->queues(),
-			     .write_cache = says.write_cache, .write_zeroes = says.write_zeroes, .discard = says.discard};
+			     .write_cache = says.write_cache, .write_zeroes = says.write_zeroes, .discard = says.discard,
+			     .most_zeroes = says.most_zeroes, .most_discarded = says.most_discarded};
 }
 
 result<std::vector<block::Space>> Worker::Caller::spaces()

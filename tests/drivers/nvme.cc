@@ -460,6 +460,10 @@ TEST_F(Nvme, ClearsBlocksAndForgetsThem)
 	ASSERT_TRUE(on.controller);
 	ASSERT_TRUE(on.controller->limits().write_zeroes);
 	ASSERT_TRUE(on.controller->limits().discard);
+	// QEMU tells how many blocks it discards at once, and no limit for what it clears.
+	EXPECT_LT(on.controller->limits().most_discarded, std::uint32_t{1} << 23);
+	EXPECT_GT(on.controller->limits().most_discarded, 1000u);
+	EXPECT_EQ(on.controller->limits().most_zeroes, ~std::uint64_t{0});
 	for (const std::uint32_t id : {1u, 2u}) {
 		const Namespace space = *on.controller->find(id);
 		const std::span<std::byte> data = on.data.first(8 * space.block_bytes);
