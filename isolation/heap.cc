@@ -73,10 +73,34 @@ bool says_it_had(Word word)
 	return says_it_has(word) || word.state() == State::given || word.state() == State::returned;
 }
 
+std::uint64_t members_of(const View &view)
+{
+	return view.header->members.load(std::memory_order_acquire);
+}
+
+template <class Do> void for_each_of(std::uint64_t members, Do &&act)
+{
+	for (std::uint64_t left = members; left; left &= left - 1)
+		act(static_cast<DomainId>(__builtin_ctzll(left)));
+}
+
 template <class Do> void for_each_member(const View &view, Do &&act)
 {
-	for (std::uint64_t left = view.header->members.load(std::memory_order_acquire); left; left &= left - 1)
-		act(static_cast<DomainId>(__builtin_ctzll(left)));
+	for_each_of(members_of(view), act);
+}
+
+// Whether none of these domains has ever said anything of the granule, nor the supervisor: so it is with most of a
+// zone, and they are passed over. A domain that has cleared its own words does not pass for the others.
+bool is_untouched(const View &view, std::uint32_t granule, std::uint64_t members)
+{
+	std::uint64_t bits = 0;
+
+	for_each_of(members | std::uint64_t{1} << supervisor, [&](DomainId domain) {
+		const Record &record = view.record(domain, granule);
+
+		bits |= record.word.load(std::memory_order_acquire) | record.loan.load(std::memory_order_acquire);
+	});
+	return !bits;
 }
 
 // The last number that anybody's record says of a buffer, old words too: from there they go on.
@@ -305,7 +329,10 @@ result<void> Heap::grant(DomainId domain, std::uint32_t zone, std::size_t bytes)
 	const Granted run{domain, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(pages)};
 	granted.insert(before, run);
 	// Numbers go on after all that anybody's record may still say of an earlier buffer.
+	const std::uint64_t members = members_of(view);
 	for (std::uint32_t i = run.first * granules_of_page; i < (run.first + run.pages) * granules_of_page; i++) {
+		if (is_untouched(view, i, members))
+			continue;
 		const std::uint32_t serial = newest_serial(view, i, 0);
 		Record &record = view.record(domain, i);
 		if (serial || record.word.load(std::memory_order_relaxed))
@@ -439,12 +466,15 @@ result<Reclaimed> Heap::reclaim(DomainId dead)
 	for (std::uint32_t zone = 0; zone < header_->zones; zone++) {
 		const View &view = views_[zone];
 		const std::uint64_t bit = std::uint64_t{1} << dead;
-		if (!(view.header->members.fetch_and(~bit) & bit))
+		const std::uint64_t members = view.header->members.fetch_and(~bit);
+		if (!(members & bit))
 			continue; // it had no part in it
 		for (Granted &run : granted_[zone]) {
 			const bool was_home = run.home == dead;
 			for (std::uint32_t i = run.first * granules_of_page;
 			     i < (run.first + run.pages) * granules_of_page; i++) {
+				if (is_untouched(view, i, members))
+					continue;
 				Record &record = view.record(dead, i);
 				// Its numbers stay: handles that it has sent may still be on their way, and whoever has
 				// this domain's number next must send none that is like them.

@@ -228,7 +228,6 @@ public:
 		std::lock_guard lock(mutex);
 		const auto done = heap.reclaim(id);
 
-		heap.sweep();
 		return done ? *done : Reclaimed{};
 	}
 
@@ -296,7 +295,6 @@ private:
 				done = heap.grant(id, part.zone.number, part.bytes);
 			if (!done) {
 				(void)heap.reclaim(id);
-				heap.sweep();
 				return done;
 			}
 		}
