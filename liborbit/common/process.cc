@@ -4,6 +4,7 @@
 #include "descriptors.h"
 #include "../internal.h"
 #include "fork_copy.h"
+#include "refusals.h"
 #include "sharing.h"
 #include "signals.h"
 #include "../kernel/syscall.h"
@@ -17,6 +18,7 @@
 #include <fcntl.h>
 #include <initializer_list>
 #include <poll.h>
+#include <sched.h>
 #include <stdio_ext.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -53,6 +55,14 @@ nlink_t count_task_links()
 	struct stat st {};
 
 	return stat("/proc/self/task", &st) ? 0 : st.st_nlink;
+}
+
+// What the kernel is asked at the end of each task. It refuses to unshare what threads share as long as there are others,
+// and otherwise does nothing: 4,700 instructions less than to count them, beside 6,500 of a call. A filter might end the
+// process for it. False if it cannot be told so.
+bool is_surely_alone()
+{
+	return !is_filtered() && !unshare(CLONE_THREAD);
 }
 
 int by_number(const void *a, const void *b)
@@ -426,7 +436,7 @@ void finish_task()
 
 	if (__fpending(stdout)) // a tenth of what fflush() costs for nothing
 		fflush(stdout);
-	if (__libc_single_threaded || threads_may_stay || !alone)
+	if (__libc_single_threaded || threads_may_stay || !alone || is_surely_alone())
 		return;
 	// One that has been joined is there for a moment still.
 	for (long slept_us = 0, pause_us = 20; count_task_links() > alone; pause_us *= 2) {
