@@ -55,7 +55,7 @@ class Fuzzer(Bench):
         """As a driver does it, for a few queues."""
         for offset, value in ((0x0, 0), (0x3000, 1), (0x4A80, 0x81000001), (0x5080, 0x700), (0x4240, 0x8020C07 | self.random.choice((0, 4))),
                               (0x4268, 9728 << 16), (0x898, self.random.choice((0, 0x10, 0x40000010))), (0x880, ~0), (0xAA0, ~0),
-                              (0x5818, self.random.choice((0, 0x370001))), (0x42A0, 0x6000)):
+                              (0x5818, self.random.choice((0, 0x370001))), (0x42A0, 0x6000), (0x5008, 0), (0x820, self.random.choice((0, 0x7F8)))):
             self.write(device, offset, value)
         for queue in self.random.sample(range(128), 3) + [0, 1]:
             for transmit in (0, 1):
@@ -64,10 +64,37 @@ class Fuzzer(Bench):
                     self.write(device, at + offset, value)
                 if not transmit:
                     self.write(device, at + 0x14, self.random.choice((0x02000002, 0x02000404, 0x00000001, 0x1200000A)))
+                    self.write(device, at + 0x2C, self.random.choice((0, 1, 0xD)))
                 self.write(device, at + 0x28, ENABLE | self.random.choice((0, 1 << 30)))
                 self.fill(device, transmit, queue)
                 self.write(device, at + 0x18, self.random.randrange(COUNT))
             self.write(device, 0x900 + queue // 2 * 4 % 0x100, 0x83828180)
+
+    def segments(self, device):
+        """A TCP packet to be cut, all right, so that the other device can coalesce what comes of it."""
+        at, ring, buffer = self.base(1, 0), self.ring(device, 1, 0), BUFFERS + self.random.randrange(4000) * 4096
+        size = self.random.randrange(100, 12000)
+        ip = bytes((0x45, 0)) + (40).to_bytes(2, "big") + bytes((0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2))
+        seed = 6 + sum(int.from_bytes(ip[i:i + 2], "big") for i in range(12, 20, 2))
+        seed = (seed & 0xFFFF) + (seed >> 16)
+        tcp = bytes((4, 0, 0, 7)) + self.random.randbytes(8) + bytes((0x50, 0x10, 1, 0)) + seed.to_bytes(2, "big") + bytes(2)
+        frame = bytes((2, 0, 0, 0, 0, 2 - device)) + bytes((2, 0, 0, 0, 0, 1 + device, 8, 0)) + ip + tcp + self.random.randbytes(size)
+        for offset in range(0, len(frame), 1024):
+            self.memory(buffer + offset, frame[offset:offset + 1024])
+        other, to = 1 - device, self.base(0, 0)
+        for offset, value in ((0x0, 0), (0x3000, 1), (0x4240, 0x8020C07), (0x5008, 0), (0x5080, 0x700), (0x5088, 0), (0x5818, 0),
+                              (0x900, 0x83828180), (0x820, 0x7F8), (to + 0x28, 0), (to, self.ring(other, 0, 0)), (to + 4, 0),
+                              (to + 8, COUNT * 16), (to + 0x10, 0), (to + 0x18, 0), (to + 0x14, 0x02000002), (to + 0x2C, 0xD), (to + 0x28, ENABLE)):
+            self.write(other, offset, value)
+        self.fill(other, 0, 0)
+        self.write(other, to + 0x18, COUNT - 1)
+        for offset, value in ((0x0, 0), (0x4240, 0x8020C07), (0x4A80, 0x81000001), (at + 0x28, 0), (at, ring), (at + 4, 0),
+                              (at + 8, COUNT * 16), (at + 0x10, 0), (at + 0x18, 0), (at + 0x28, ENABLE)):
+            self.write(device, offset, value)
+        for number, words in enumerate(((20 | 14 << 9, 0, 2 << 20 | 1 << 29 | 1 << 10 | 1 << 11, 20 << 8 | self.random.choice((100, 536, 1448)) << 16),
+                                        (buffer, 0, len(frame) | 3 << 20 | 0xAB << 24, 3 << 8 | size << 14))):
+            self.memory(ring + 16 * number, b"".join(word.to_bytes(4, "little") for word in words))
+        self.write(device, at + 0x18, 2)
 
     def address(self):
         kind = self.random.random()
@@ -112,8 +139,10 @@ class Fuzzer(Bench):
         r = self.random
         device, kind = r.randrange(2), r.random()
         transmit, queue = r.randrange(2), r.choice((0, 1, r.randrange(128)))
-        if kind < 0.02:
+        if kind < 0.01:
             self.set_up(device)
+        elif kind < 0.02:
+            self.segments(device)
         elif kind < 0.40:
             self.write(device, self.base(transmit, queue) + 0x18, r.choice((r.randrange(COUNT), r.getrandbits(16))) if r.random() < 0.1
                        else r.randrange(COUNT))

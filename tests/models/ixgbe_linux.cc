@@ -526,6 +526,31 @@ INSTANTIATE_TEST_SUITE_P(IxgbeLinux, Matrix,
 			 testing::Combine(testing::Values(1500, 9000), testing::Values(true, false), testing::Values(AF_INET, AF_INET6)),
 			 name_of);
 
+// What Linux calls large receive offload, if it is asked for.
+TEST_F(IxgbeLinux, SegmentsAreCoalescedAndAllArrives)
+{
+	const auto aggregated = [] { return ports[1].statistic("hw_rsc_aggregated"); };
+
+	for (const Port &port : ports) {
+		port.set_mtu(1500);
+		port.offload(true);
+	}
+	ports[1].tell(ETHTOOL_SFLAGS, ports[1].ask(ETHTOOL_GFLAGS) | ETH_FLAG_LRO);
+	ASSERT_TRUE(ports[1].ask(ETHTOOL_GFLAGS) & ETH_FLAG_LRO);
+	for (const Port &port : ports)
+		ASSERT_TRUE(wait_for([&] { return port.has_link(); }));
+	const auto before = aggregated();
+	transfer(ports[0], ports[1], AF_INET, 8 << 20);
+	EXPECT_GT(aggregated(), before);
+	EXPECT_EQ(ports[1].statistic("rx_csum_offload_errors"), 0u);
+	std::printf("%llu segments were coalesced\n", static_cast<unsigned long long>(aggregated() - before));
+	ports[1].tell(ETHTOOL_SFLAGS, ports[1].ask(ETHTOOL_GFLAGS) & ~std::uint32_t(ETH_FLAG_LRO));
+	const auto after = aggregated();
+	ASSERT_TRUE(wait_for([&] { return ports[0].has_link() && ports[1].has_link(); }));
+	transfer(ports[0], ports[1], AF_INET, 1 << 20);
+	EXPECT_EQ(aggregated(), after);
+}
+
 TEST_F(IxgbeLinux, FlowsAreSpreadOverTheQueues)
 {
 	const auto on_queue = [](int queue) { return ports[1].statistic("rx_queue_" + std::to_string(queue) + "_packets"); };

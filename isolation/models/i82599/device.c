@@ -119,6 +119,7 @@ static void realize(PCIDevice *pci, Error **error)
 	qemu_format_nic_info_str(qemu_get_queue(s->nic), s->conf.macaddr.a);
 	s->link_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, i82599_link_timer, s);
 	s->interrupt_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, i82599_interrupt_timer, s);
+	s->coalesce_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, i82599_coalesce_timer, s);
 	s->pause_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, i82599_transmit, s);
 	s->transmit_bh = qemu_bh_new_guarded(i82599_transmit, s, &DEVICE(s)->mem_reentrancy_guard);
 	i82599_make_eeprom(s);
@@ -134,6 +135,7 @@ static void unrealize(PCIDevice *pci)
 	qemu_bh_delete(s->transmit_bh);
 	timer_free(s->link_timer);
 	timer_free(s->interrupt_timer);
+	timer_free(s->coalesce_timer);
 	timer_free(s->pause_timer);
 	qemu_del_nic(s->nic);
 	for (int i = 0; i < VECTORS; i++) {

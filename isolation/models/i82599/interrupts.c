@@ -141,6 +141,13 @@ void i82599_interrupt_queue(I82599State *s, unsigned queue, bool transmit)
 	update(s);
 }
 
+/* When a queue may interrupt for what it has received. */
+int64_t i82599_next_interrupt(I82599State *s, unsigned queue)
+{
+	uint32_t entry = BIT_FIELD(*reg_at(s, IVAR + queue / 2 * 4), queue % 2 * 16, 8);
+	return entry & IVAR_VALID ? s->next_interrupt[entry % VECTORS] : 0;
+}
+
 void i82599_interrupt(I82599State *s, uint32_t causes)
 {
 	*reg_at(s, EICR) |= causes & CAUSES_MISC;

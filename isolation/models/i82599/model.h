@@ -6,7 +6,7 @@
  * A model of Intel's 82599, a 10-gigabit Ethernet controller, for QEMU.  All of it runs under QEMU's big lock.
  *
  * Each file has one subject: device.c what QEMU wants of a device, registers.c access and reset, eeprom.c EEPROM and
- * semaphores, link.c link and module, receive.c and filters.c, transmit.c, interrupts.c, statistics.c, and faults.c
+ * semaphores, link.c link and module, receive.c, filters.c and coalesce.c, transmit.c, interrupts.c, statistics.c, and faults.c
  * what drivers do wrong, and what a test makes go wrong.
  */
 
@@ -34,6 +34,7 @@ enum {
 	MIN_FRAME = 60,         /* without its FCS */
 	FCS = 4,
 	FILTERS = 8192,         /* of the flow director */
+	SEGMENTS = 14,          /* coalesced: one more than that has 4 bits in a descriptor */
 };
 
 /* What a driver may do wrong.  Their names are in faults.c. */
@@ -82,6 +83,8 @@ struct packet {
 	uint8_t rss_type;
 	uint8_t queue;
 	size_t size, done;      /* of the frame, and how much of it is in the guest's memory */
+	unsigned segments;      /* that it was coalesced of; 0: it was not */
+	size_t begins[SEGMENTS];        /* and where each begins */
 	uint8_t data[];
 };
 
@@ -129,6 +132,7 @@ struct I82599State {
 	/* Receive */
 	QTAILQ_HEAD(, packet) packets;
 	size_t packets_size;
+	QEMUTimer *coalesce_timer;
 	bool draining;
 	bool paused_peer;
 	GHashTable *filters;
@@ -217,6 +221,7 @@ uint32_t i82599_read_i2c(I82599State *s);
 /* interrupts.c */
 void i82599_interrupt_queue(I82599State *s, unsigned queue, bool transmit);
 void i82599_interrupt(I82599State *s, uint32_t causes);
+int64_t i82599_next_interrupt(I82599State *s, unsigned queue);
 void i82599_interrupt_timer(void *device);
 void i82599_reset_interrupts(I82599State *s);
 bool i82599_is_interrupt_register(uint32_t offset);
@@ -235,6 +240,12 @@ void i82599_receive(I82599State *s, const uint8_t *data, size_t size, bool from_
 void i82599_receive_drain(I82599State *s);
 void i82599_write_receive_queue(I82599State *s, unsigned queue, uint32_t which, uint32_t value);
 void i82599_reset_receive(I82599State *s);
+
+/* coalesce.c */
+void i82599_coalesce(I82599State *s);
+bool i82599_is_coalescing(I82599State *s);
+unsigned i82599_segments_in(const struct packet *packet, size_t begin, size_t end);
+void i82599_coalesce_timer(void *device);
 
 /* transmit.c */
 void i82599_transmit_soon(I82599State *s);

@@ -77,14 +77,21 @@ static bool fill(I82599State *s, unsigned queue, struct packet *packet, uint32_t
 	if (!i82599_dma_write(s, buffer, packet->data + packet->done, size)) {
 		return false;
 	}
+	unsigned segments = i82599_segments_in(packet, packet->done, packet->done + size);
 	packet->done += size;
 	uint32_t word[4];
 	describe(s, packet, word);
+	word[0] |= segments << RX_RSCCNT_SHIFT;
 	word[2] |= RX_DD;
 	if (packet->done == packet->size) {
 		word[2] |= RX_EOP;
 	} else {
 		word[2] &= ~(RX_TCPE | RX_IPE | RX_IPCS | RX_L4I | RX_UDPCS);
+		if (segments) {
+			/* Where the next part is, in the place of the status. */
+			uint32_t count = *queue_reg(s, queue, RDLEN) / DESCRIPTOR_SIZE;
+			word[2] = RX_DD | (head + 1) % count << RX_NEXTP_SHIFT;
+		}
 	}
 	word[3] |= size;
 	if (!advanced) {
@@ -151,7 +158,7 @@ static void control_flow(I82599State *s)
 /* Deliver what can be delivered. */
 void i82599_receive_drain(I82599State *s)
 {
-	if (s->draining) {
+	if (s->draining || i82599_is_coalescing(s)) {
 		return;
 	}
 	bool before = i82599_begin(s);
@@ -165,11 +172,11 @@ void i82599_receive_drain(I82599State *s)
 			break;
 		}
 		if (outcome == DELIVERED) {
-			i82599_count(s, 0x1000 + 0x40 * counter + QPRC, 1);
+			i82599_count(s, 0x1000 + 0x40 * counter + QPRC, MAX(packet->segments, 1));
 			i82599_count_long(s, 0x1000 + 0x40 * counter + QBRC_L, packet->size);
 			interrupts[queue / 64] |= 1ull << queue % 64;
 		} else {
-			i82599_count(s, QPRDC + 0x40 * counter, 1);
+			i82599_count(s, QPRDC + 0x40 * counter, MAX(packet->segments, 1));
 		}
 		drop_first(s);
 	}
@@ -266,8 +273,9 @@ void i82599_receive(I82599State *s, const uint8_t *data, size_t size, bool from_
 	struct packet *packet = make_packet(s, data, size, &headers);
 	QTAILQ_INSERT_TAIL(&s->packets, packet, next);
 	s->packets_size += packet->size;
+	i82599_coalesce(s);
 	i82599_receive_drain(s);
-	if (!QTAILQ_EMPTY(&s->packets)) {
+	if (!QTAILQ_EMPTY(&s->packets) && !i82599_is_coalescing(s)) {
 		i82599_count(s, RNBC, 1);
 	}
 }
@@ -358,6 +366,7 @@ void i82599_reset_receive(I82599State *s)
 	while (!QTAILQ_EMPTY(&s->packets)) {
 		drop_first(s);
 	}
+	timer_del(s->coalesce_timer);
 	s->paused_peer = false;
 	memset(s->stuck_receive, 0, sizeof(s->stuck_receive));
 	memset(s->was_on_receive, 0, sizeof(s->was_on_receive));

@@ -97,6 +97,7 @@ enum {
 	QUEUE_ENABLE = 1u << 25,        /* of RXDCTL and TXDCTL */
 	QUEUE_SWFLSH = 1u << 26,
 	RSCCTL = 0x2C,
+	RSCCTL_RSCEN = 1u << 0,
 	QPRC = 0x30,
 	QBRC_L = 0x34,
 	QBRC_H = 0x38,
@@ -120,6 +121,7 @@ enum {
 	RXCSUM_IPPCSE = 1u << 12,
 	RXCSUM_PCSD = 1u << 13,
 	RFCTL = 0x05008,
+	RFCTL_RSC_DIS = 1u << 5,
 	FCTRL = 0x05080,
 	FCTRL_SBP = 1u << 1,
 	FCTRL_MPE = 1u << 8,
@@ -295,6 +297,8 @@ enum {
 	PTYPE_SCTP = 1u << 10,
 	PTYPE_ETQF = 1u << 15,
 	/* Third word, and the legacy one's status and errors */
+	RX_RSCCNT_SHIFT = 17,           /* in the first word: how many segments begin there, and one more */
+	RX_NEXTP_SHIFT = 4,
 	RX_DD = 1u << 0,
 	RX_EOP = 1u << 1,
 	RX_FLM = 1u << 2,
