@@ -7,8 +7,9 @@
 
 Loads: latency (two clients, one deadlock after the other); cycles (two to eight, whose waits begin in any order; exactly one is
 to be rolled back each time, and if not, the exit status is 1); and ROWSxUPDATESxCLIENTS, as 1x1x64 or 20x4x64: so many clients
-update so many of so many rows in a transaction.  The clients are processes of this machine, and Python: they take
-about as much of it as the server does, which makes differences smaller than they are.
+update so many of so many rows in a transaction, or with --sysbench those of Debian's sysbench do (hot.lua).  The clients run on
+this machine, and those in Python take about as much of it as the server does, which makes differences smaller than they are.
+Intervals are of 95 %, by resampling the rounds.
 """
 
 import argparse
@@ -16,8 +17,11 @@ import contextlib
 import json
 import multiprocessing
 import random
+import re
 import select
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,10 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import server as maria  # noqa: E402
 
 SERVERS = {"vanilla": (None, {}), "inline": ("plugin", {}), "thread": ("plugin", {"innodb_deadlock_detector": "thread"}),
-           "orbit": ("plugin", {"innodb_deadlock_detector": "orbit"})}
+           "orbit": ("plugin", {"innodb_deadlock_detector": "orbit"}),
+           "off": ("plugin", {"innodb_deadlock_detect": "OFF", "innodb_lock_wait_timeout": "1"})}
 # For bench/apps: nobody looks for deadlocks; or InnoDB's own code does, in the thread that begins to wait, which is where
 # other applications have fork().
-VARIANTS = {"none": ("plugin", {"innodb_deadlock_detect": "OFF"}), "fork": SERVERS["inline"], "thread": SERVERS["thread"],
+VARIANTS = {"none": SERVERS["off"], "fork": SERVERS["inline"], "thread": SERVERS["thread"],
             "orbit": SERVERS["orbit"]}
 CLIENTS, ROWS, UPDATES = 16, 20, 4
 
@@ -131,6 +136,30 @@ def throughput(server, load, seconds, seed):
     return tuple(sum(each) / seconds for each in zip(*found))
 
 
+def sysbench(server, load, seconds, seed):
+    """Transactions and deadlocks in a second."""
+    rows, updates, count = load.split("x")
+    done = subprocess.run(
+        ["sysbench", Path(__file__).with_name("hot.lua"), "--db-driver=mysql", f"--mysql-socket={server.path}", "--mysql-user=root",
+         "--mysql-db=test", f"--rows={rows}", f"--updates={updates}", f"--threads={count}", f"--time={max(1, round(seconds))}", "--events=0",
+         f"--rand-seed={seed + 1}", "run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    found = [re.search(rf"{what}: +\d+ +\(([\d.]+) per sec", done.stdout) for what in ("transactions", "ignored errors")]
+    if done.returncode or None in found:
+        sys.exit(f"sysbench: {done.stdout[-2000:]}")
+    return tuple(float(each[1]) for each in found)
+
+
+def interval(rates, of):
+    """Between what the ratio of two sums over all rounds lies."""
+    choose = random.Random(0)
+    ratios = []
+    for _ in range(2000):
+        rounds = choose.choices(range(len(rates)), k=len(rates))
+        ratios.append(sum(rates[i] for i in rounds) / (sum(of[i] for i in rounds) or 1))
+    ratios.sort()
+    return ratios[50], ratios[-51]
+
+
 def orderly(path, count, seconds, rate, seed, results):
     """A process with some clients that update rows in ascending order: they wait in chains, and never in a circle.
 
@@ -208,9 +237,12 @@ def main():
     parser.add_argument("--variant", choices=VARIANTS)
     parser.add_argument("--way", choices=["timed"])
     parser.add_argument("--rate", type=int, default=200, help="with --variant: transactions a second")
-    parser.add_argument("--servers", default="vanilla,thread,orbit")
+    parser.add_argument("--servers", default="vanilla,thread,orbit", help=f"the first is what others are compared with: {', '.join(SERVERS)}")
+    parser.add_argument("--sysbench", action="store_true", help="for the clients; a package of Debian's")
     parser.add_argument("loads", nargs="*", default=["latency", "1x1x16", "1x1x64", "50x1x64", "20x4x64"])
     options = parser.parse_args()
+    if options.sysbench and not shutil.which("sysbench"):
+        parser.error("apt-get install sysbench")
     built = options.built or maria.build()
     if options.variant:
         return run_variant(built, options)
@@ -229,7 +261,8 @@ def main():
                         found[name] += times
                         wrong += bad
                     else:
-                        found[name].append(throughput(servers[name], load, options.seconds, number * 100))
+                        run = sysbench if options.sysbench else throughput
+                        found[name].append(run(servers[name], load, options.seconds, number * 100))
             counted = {name: servers[name].status() for name in names}
         for name in names:
             if load in ("latency", "cycles"):
@@ -239,12 +272,12 @@ def main():
                           ("victims", "by the detector"), ("fallbacks", "after a second"), ("stale", "stale answers"))
                           if counted[name].get("checks")), flush=True)
                 continue
-            rates = sorted(done for done, _ in found[name])
-            ratios = sorted(a[0] / b[0] for a, b in zip(found[name], found[names[0]]) if b[0])
+            rates, first = ([done for done, _ in found[n]] for n in (name, names[0]))
+            least, most = interval(rates, first)
             checks, spent = counted[name].get("checks", 0), counted[name].get("microseconds", 0)
-            print(f"{load:10} {name:8} {statistics.median(rates):9.1f} transactions/s (from {rates[0]:.1f} to "
-                  f"{rates[-1]:.1f}), {statistics.median(d for _, d in found[name]):7.1f} deadlocks/s, of {names[0]}'s "
-                  f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            print(f"{load:10} {name:8} {statistics.mean(rates):9.1f} transactions/s, "
+                  f"{statistics.mean(d for _, d in found[name]):7.1f} deadlocks/s, of {names[0]}'s "
+                  f"{sum(rates) / (sum(first) or 1):.3f} ({least:.3f} to {most:.3f})"
                   + (f"; {checks} checks of {spent / checks:.0f} us, {counted[name]['fallbacks']} after a second"
                      if checks else ""), flush=True)
     if wrong:
