@@ -66,15 +66,10 @@ def run(built, column, fault, seconds, clients):
     settings = {"innodb_doublewrite": "1", "innodb_flush_log_at_trx_commit": "2"}
     if plugin:
         settings["innodb_deadlock_detector"] = column
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, hard))
-    try:
-        server = maria.Server(built, plugin, settings)
-        server.start()
-        server.stop()       # so that all of the new files is written
-        server.start()
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    server = maria.Server(built, plugin, settings, limits={resource.RLIMIT_DATA: MEMORY})
+    server.start()
+    server.stop()       # so that all of the new files is written
+    server.start()
     with contextlib.closing(server):
         server.sql("CREATE TABLE test.t (id INT PRIMARY KEY, v INT) ENGINE=InnoDB")
         server.sql("INSERT INTO test.t VALUES " + ", ".join(f"({i}, 0)" for i in range(20)))

@@ -9,15 +9,20 @@ import atexit
 import contextlib
 import os
 import random
+import resource
 import select
 import shutil
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
+from watched import Watched  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 # Nothing is flushed: what a test leaves behind is nobody's data.
@@ -232,10 +237,16 @@ def build():
     return Path(done.stdout.strip())
 
 
-class Server:
-    """A server, running from `start` to `stop`.  plugin: "plugin", "faulty", or None for the packaged InnoDB."""
+class Server(Watched):
+    """A server, running from `start` to `stop`.
 
-    def __init__(self, built, plugin="plugin", settings=None, environment=None):
+    plugin: "plugin", "faulty", or None for the packaged InnoDB.  limits: of its process, by RLIMIT_*.
+    """
+
+    ORBITS = "deadlocks"
+
+    def __init__(self, built, plugin="plugin", settings=None, environment=None, limits=None):
+        self.limits = limits or {}
         self.work = Path(tempfile.mkdtemp(prefix="orbit-mariadb-"))
         atexit.register(self.close)
         self.data, self.log, self.path = self.work / "data", self.work / "log.err", self.work / "socket"
@@ -272,7 +283,7 @@ class Server:
         self.process = subprocess.Popen(
             [self.home / "mariadbd", "--no-defaults", "--skip-networking", "--skip-grant-tables",
              "--skip-log-bin", *options], env=self.environment, cwd=self.work, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, **user)
+            stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, preexec_fn=self.limit, **user)
         begin = time.monotonic()
         while time.monotonic() - begin < 180:
             if self.process.poll() is not None:
@@ -283,6 +294,10 @@ class Server:
             time.sleep(0.05)
         raise Error(0, f"it takes no connections:\n{self.messages()[-3000:]}")
 
+    def limit(self):
+        for limit, value in self.limits.items():
+            resource.setrlimit(limit, (value, resource.getrlimit(limit)[1]))
+
     def connect(self, timeout=120):
         return Connection(self.path, timeout)
 
@@ -292,10 +307,6 @@ class Server:
             return connection.sql(sql)
         finally:
             connection.close()
-
-    def messages(self):
-        """All that the server has logged."""
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def status(self):
         """The detector's counters."""
@@ -309,16 +320,6 @@ class Server:
 
     def alive(self):
         return self.process is not None and self.process.poll() is None
-
-    def orbits(self):
-        """The processes of its orbit."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (process / "comm").read_text().startswith("orbit:deadlocks") and \
-                        str(self.work) in os.readlink(process / "exe"):
-                    found.append(int(process.name))
-        return found
 
     def stop(self, seconds=120):
         """End it in good order; how long that took."""

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import random
 import re
+import resource
 import sys
 import threading
 import time
@@ -42,10 +43,11 @@ class Ported(unittest.TestCase):
     plugin = "faulty"
     settings = {"innodb_deadlock_detector": "orbit"}
     environment = {}
+    limits = {}
 
     @classmethod
     def setUpClass(cls):
-        cls.server = maria.Server(BUILT, cls.plugin, cls.settings, cls.environment)
+        cls.server = maria.Server(BUILT, cls.plugin, cls.settings, cls.environment, cls.limits)
         cls.addClassCleanup(cls.server.close)
         cls.server.start()
         cls.control = cls.server.connect()
@@ -411,6 +413,7 @@ class NoOrbit(Ported):
     """Where there can be no orbit, the server says so and looks inline."""
 
     environment = {"ORBIT_BACKEND": "kernel"}
+    reason = "kernel"
 
     @classmethod
     def setUpClass(cls):
@@ -425,10 +428,30 @@ class NoOrbit(Ported):
         self.assertEqual(self.control.sql("SELECT @@innodb_deadlock_detector"), [["inline"]])
         said = re.findall(r".*innodb_deadlock_detector: .*", self.server.messages())
         self.assertEqual(len(said), 1, said)
+        self.assertRegex(said[0], self.reason)
         self.one_deadlock()
-        with self.assertRaisesRegex(maria.Error, "innodb_deadlock_detector: .*kernel"):
-            self.control.sql("SET GLOBAL innodb_deadlock_detector = 'orbit'")
+        self.refuse()
         self.assertEqual(self.control.sql("SELECT @@innodb_deadlock_detector"), [["inline"]])
+        self.one_deadlock()
+        self.assertEqual(self.server.orbits(), [])
+
+    def refuse(self):
+        with self.assertRaisesRegex(maria.Error, f"innodb_deadlock_detector: .*{self.reason}"):
+            self.control.sql("SET GLOBAL innodb_deadlock_detector = 'orbit'")
+
+
+class NoPool(NoOrbit):
+    """Orbits work here, and a limit leaves no room for what this one is to see."""
+
+    settings = {"innodb_deadlock_detector": "orbit", "innodb_deadlock_detector_slots": "1048576"}
+    environment = {"ORBIT_BACKEND": "portable"}
+    limits = {resource.RLIMIT_FSIZE: 24 << 20}      # the pool has 32 MiB, and no other file so much
+    reason = "File too large|RLIMIT_FSIZE"
+
+    def refuse(self):
+        # What can be told beforehand is an error, and this a warning.
+        self.control.sql("SET GLOBAL innodb_deadlock_detector = 'orbit'")
+        self.assertRegex(self.control.sql("SHOW WARNINGS")[0][2], f"innodb_deadlock_detector: .*({self.reason})")
 
 
 def main():

@@ -11,9 +11,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
+from watched import Watched  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 # No checkpoint, no flush: what a test leaves behind is nobody's data.
@@ -43,8 +47,10 @@ def build(*flavours):
     return [Path(line) for line in done.stdout.split()]
 
 
-class Server:
+class Server(Watched):
     """A server, running from `start` to `stop`."""
+
+    ORBITS = "analyze"
 
     def __init__(self, built, settings=None, name="server", environment=None):
         self.work = Path(tempfile.mkdtemp(prefix=f"orbit-pg-{name}-"))
@@ -96,10 +102,6 @@ class Server:
         self.notices = done.stderr
         return done.stdout.strip()
 
-    def messages(self):
-        """All that the server has logged."""
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
-
     def postmaster(self):
         """Its process id; None if it does not run."""
         try:
@@ -108,16 +110,6 @@ class Server:
             return pid
         except (OSError, ValueError, IndexError):
             return None
-
-    def orbits(self):
-        """The processes of orbits whose main program is one of this server's."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (process / "comm").read_text().startswith("orbit:analyze") and \
-                        str(self.work) in os.readlink(process / "exe"):
-                    found.append(int(process.name))
-        return found
 
     def wait_ready(self, seconds=120):
         """Wait until it takes connections; how long that took."""
