@@ -8,6 +8,7 @@
 #include "machine.h"
 
 #include "../common/bind.h"
+#include "../common/need.h"
 #include "../../isolation/nvme/domain.h"
 
 #include <cstdlib>
@@ -17,22 +18,13 @@ namespace {
 
 using namespace std::chrono_literals;
 namespace block = orbit::block;
+using example::need;
 using orbit::DomainOptions;
 using orbit::Supervisor;
 using orbit::Zone;
 
 constexpr unsigned clients = 16, depth = 63, io_queues = 1; // for the store is the driver's only caller
 constexpr std::uint64_t most_area_bytes = 4 << 20; // small, so that the log is written anew now and then
-
-template <class Result> typename Result::value_type need(Result done, const char *what)
-{
-	if (!done) {
-		std::printf("%s: %s\n", what, done.error().message().c_str());
-		std::exit(1);
-	}
-	if constexpr (!std::is_void_v<typename Result::value_type>)
-		return std::move(*done);
-}
 
 orbit::Service store_service()
 {

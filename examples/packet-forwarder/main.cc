@@ -8,6 +8,7 @@
 #include "traffic.h"
 
 #include "../common/bind.h"
+#include "../common/need.h"
 #include "../../isolation/ixgbe/domain.h"
 
 #include <atomic>
@@ -21,6 +22,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace forwarder;
+using example::need;
 using orbit::Supervisor;
 using orbit::Zone;
 namespace ixgbe = orbit::ixgbe;
@@ -29,16 +31,6 @@ namespace net = orbit::net;
 constexpr std::size_t frames_bytes = 4 << 20;
 constexpr unsigned rate = 300; // packets a second: an emulated processor is slow
 const net::Settings port{.queues = 1, .entries = 512, .frame_bytes = 2048, .longest = 1514, .promiscuous = false};
-
-template <class Result> typename Result::value_type need(Result done, const char *what)
-{
-	if (!done) {
-		std::printf("%s: %s\n", what, done.error().message().c_str());
-		std::exit(1);
-	}
-	if constexpr (!std::is_void_v<typename Result::value_type>)
-		return std::move(*done);
-}
 
 std::vector<Machine> backends()
 {
