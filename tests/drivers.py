@@ -93,13 +93,14 @@ def fio():
     return {"usr/bin/fio": program, **{library: library for library in vm.shared_libraries(program)}}
 
 
-def cards(work, wires, more=()):
-    """QEMU's arguments: a network card for each of these, which says on which wire it is."""
+def cards(work, wires, more=(), backplane=False):
+    """QEMU's arguments: a network card for each of these, which says on which wire it is; the first may be on a backplane."""
     arguments = []
     for number, wire in enumerate(wires):
         arguments += ["-netdev", f"hubport,id=end{number},hubid={wire}",
                       "-device", f"i82599,id=nic{number},netdev=end{number},addr={SLOT + number:#x},"
-                      f"mac=02:00:00:00:00:{number + 1:02x},report={work}/mistakes"]
+                      f"mac=02:00:00:00:00:{number + 1:02x},report={work}/mistakes,"
+                      f"backplane={'on' if backplane and not number else 'off'}"]
     return [*arguments, *more]
 
 
@@ -162,12 +163,12 @@ def main():
                 name, way = (f"-{interface}", f" ORBIT_VFIO={interface}") if interface else ("", "")
                 cases += everything.run_guest(f"{title}{suffix}{name}", machine, programs, options.build / "results", environment + way)
         if on_cards:
-            machine = vm.Machine(kernel, iommu=True, devices=cards(work, (0, 0), [*FOREIGN, *models.monitor(work)]),
-                                 models=models.build_models())
-            # A driver that is out of its mind makes mistakes: it has a machine of its own.
+            # A driver that is out of its mind makes mistakes: it has a machine of its own, and there the card is on a backplane.
             for name, tests, wrong in (("cards", [test for test in on_cards if test.name != MAD], mistakes),
                                        ("mad", [test for test in on_cards if test.name == MAD], None)):
                 if tests:
+                    devices_of = cards(work, (0, 0), [*FOREIGN, *models.monitor(work)], backplane=not wrong)
+                    machine = vm.Machine(kernel, iommu=True, devices=devices_of, models=models.build_models())
                     cases += everything.run_guest(f"{name}{suffix}", machine, tests, options.build / "results", environment)
                     cases += wrong(work) if wrong else []
     return vm.conclude(cases)

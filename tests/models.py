@@ -3,7 +3,8 @@
 """The tests of the devices that isolation/models gives QEMU: they report mistakes, and other people's drivers run on them.
 
 Normally run by `make test-models`, which builds what this needs.  The kernel is that of the distribution here, out of
-its package, with its drivers as modules; and then, with --kernel, one that has them built in.  The devices are two models of the 82599, back to back.  The guest has a port
+its package, with its drivers as modules; and then, with --kernel, one that has them built in.  The devices are two models of the 82599, back to back;
+for that kernel one of them is on a backplane.  The guest has a port
 to the machine's monitor, with which a test makes something go wrong, and asks what the driver has done wrong.
 BUILD/results/models.json, and models-series.json of that kernel, keep what was said.
 """
@@ -36,13 +37,13 @@ def build_models():
     return [Path(line) for line in done.stdout.splitlines()]
 
 
-def devices(work):
-    """QEMU's arguments: two cards on one wire, and the monitor's port."""
+def devices(work, backplane):
+    """QEMU's arguments: two cards on one wire, one of which may be on a backplane, and the monitor's port."""
     arguments = []
     for number in range(2):
         arguments += ["-netdev", f"hubport,id=wire{number},hubid=0",
                       "-device", f"i82599,id=nic{number},netdev=wire{number},addr={SLOT + number:#x},"
-                      f"mac=02:00:00:00:00:{number + 1:02x},report={work}/mistakes"]
+                      f"mac=02:00:00:00:00:{number + 1:02x},report={work}/mistakes,backplane={'on' if backplane and number else 'off'}"]
     return [*arguments, *monitor(work)]
 
 
@@ -75,7 +76,7 @@ def main():
              for path in everything.expect(cases, "programs of tests/models", everything.programs(options.build, "models"))]
     for name, kernel in kernels.items():
         with tempfile.TemporaryDirectory(prefix="orbit-models-") as work:
-            machine = vm.Machine(kernel, models=build_models(), devices=devices(work))
+            machine = vm.Machine(kernel, models=build_models(), devices=devices(work, name != "models"))
             found = everything.run_guest(name, machine, tests, options.build / "results", environment)
             mistakes = Path(work, "mistakes")
             if mistakes.exists() and any(case.outcome == "fail" for case in found):

@@ -19,13 +19,14 @@ namespace machine {
 
 inline constexpr std::uint16_t ethertype = 0x88b5; // for experiments, so that nobody else answers
 
-/// The addresses of all 82599s, with a module.
+/// The addresses of all 82599s.
 inline std::vector<std::string> ports()
 {
 	std::vector<std::string> found;
 
 	for (const std::string &address : devices_of("020000"))
-		if (read_text(pci + "devices/" + address + "/vendor") == "0x8086" && read_text(pci + "devices/" + address + "/device") == "0x10fb")
+		if (const std::string device = read_text(pci + "devices/" + address + "/device");
+		    read_text(pci + "devices/" + address + "/vendor") == "0x8086" && (device == "0x10fb" || device == "0x10f7"))
 			found.push_back(address);
 	return found;
 }

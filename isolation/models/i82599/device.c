@@ -14,6 +14,7 @@
 
 enum {
 	DEVICE_SFP = 0x10FB,
+	DEVICE_BACKPLANE = 0x10F7,
 	REVISION = 1,
 	BAR_MEMORY = 0, BAR_IO = 2, BAR_MSIX = 4,
 	IO_SIZE = 32, IOADDR = 0, IODATA = 4,
@@ -100,6 +101,9 @@ static void realize(PCIDevice *pci, Error **error)
 	pci_register_bar(pci, BAR_MEMORY, PCI_BASE_ADDRESS_MEM_TYPE_64, &s->memory);
 	pci_register_bar(pci, BAR_IO, PCI_BASE_ADDRESS_SPACE_IO, &s->io);
 	pci_register_bar(pci, BAR_MSIX, PCI_BASE_ADDRESS_MEM_TYPE_64, &s->msix);
+	if (s->backplane) {
+		pci_config_set_device_id(pci->config, DEVICE_BACKPLANE);
+	}
 	pci_config_set_interrupt_pin(pci->config, 1);
 	add_power_management(pci);
 	if (pcie_endpoint_cap_init(pci, AT_EXPRESS) < 0
@@ -182,6 +186,8 @@ static Property properties[] = {
 	DEFINE_NIC_PROPERTIES(I82599State, conf),
 	/* Handle a new tail in the very write, for runs that count instructions; else soon. */
 	DEFINE_PROP_BOOL("immediate", I82599State, immediate, false),
+	/* No module, but a backplane (KX4). */
+	DEFINE_PROP_BOOL("backplane", I82599State, backplane, false),
 	/* Where to report mistakes: a file, to which lines are added. */
 	DEFINE_PROP_STRING("report", I82599State, report),
 	DEFINE_PROP_END_OF_LIST(),

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The link: 10 Gb/s or nothing, through a direct-attach cable whose module tells of itself by I2C. */
+/*
+ * The link: 10 Gb/s or nothing, through a direct-attach cable whose module tells of itself by I2C, or over a backplane,
+ * whose two ends agree on it.
+ */
 
 #include "model.h"
 
@@ -23,8 +26,10 @@ static bool is_possible(I82599State *s)
 {
 	bool forced = is_loopback(s) && (*reg_at(s, AUTOC) & AUTOC_FLU);
 	bool cable = s->link_wanted && !qemu_get_queue(s->nic)->link_down;
-	bool laser = !(*reg_at(s, ESDP) & ESDP_SDP3);
-	return (forced || (cable && laser)) && !(*reg_at(s, AUTOC2) & AUTOC2_LINK_DISABLE);
+	bool laser = s->backplane || !(*reg_at(s, ESDP) & ESDP_SDP3);
+	/* A backplane has no serial link, and a module none of four lanes. */
+	bool fits = BIT_FIELD(*reg_at(s, AUTOC), 13, 3) >= 4 ? s->backplane : !s->backplane;
+	return (forced || (cable && laser && fits)) && !(*reg_at(s, AUTOC2) & AUTOC2_LINK_DISABLE);
 }
 
 static void set_up(I82599State *s, bool up)
@@ -32,7 +37,7 @@ static void set_up(I82599State *s, bool up)
 	if (up == i82599_is_link_up(s)) {
 		return;
 	}
-	*reg_at(s, LINKS) = up ? LINKS_UP | LINKS_SPEED_10G | LINKS_10G_ALIGN : 0;
+	*reg_at(s, LINKS) = up ? LINKS_UP | LINKS_SPEED_10G | LINKS_10G_ALIGN | (s->backplane ? LINKS_KX_AN_COMP : 0) : 0;
 	i82599_interrupt(s, CAUSE_LSC);
 	if (up) {
 		i82599_transmit_soon(s);
@@ -119,7 +124,7 @@ static bool takes(I82599State *s, uint8_t byte)
 		s->i2c.offset = byte;
 	}
 	/* What more comes would be written, and it cannot be. */
-	return s->i2c.addressed;
+	return s->i2c.addressed && !s->backplane;
 }
 
 static void clock_rises(I82599State *s)

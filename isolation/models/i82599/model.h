@@ -114,6 +114,7 @@ struct I82599State {
 
 	/* Link and module */
 	bool link_wanted;       /* the test's switch */
+	bool backplane;         /* not a module */
 	QEMUTimer *link_timer;
 	struct {
 		bool clock, data;       /* as the driver has set them */

@@ -265,6 +265,10 @@ void i82599_reset(I82599State *s)
 	for (size_t i = 0; i < ARRAY_SIZE(defaults); i++) {
 		*reg_at(s, defaults[i].offset) = defaults[i].value;
 	}
+	if (s->backplane) {
+		*reg_at(s, AUTOC) = AUTOC_LMS_KX4_KX | AUTOC_KX_SUPP | AUTOC_KX4_SUPP;
+		*reg_at(s, AUTOC2) = 0;
+	}
 	*reg_at(s, SW_FW_SYNC) = shared;
 	const uint8_t *mac = s->conf.macaddr.a;
 	*reg_at(s, RAL) = ldl_le_p(mac);
