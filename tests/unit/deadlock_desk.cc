@@ -89,7 +89,7 @@ TEST(DeadlockDesk, EachQuestionGetsItsAnswer)
 {
 	Asking asking(until_sent_away);
 
-	for (std::uint64_t i = 0; i < 20000; i++)
+	for (std::uint64_t i = 0; i < 5000; i++)
 		asking.check(i, 8 + i % (deadlock::most_carried - 7));
 	EXPECT_EQ(asking.called_, 1);
 }
@@ -103,9 +103,11 @@ TEST(DeadlockDesk, ATaskThatIsAboutToLeaveAnswersWhoHasAsked)
 				  Shift{.patience_ns = second, .longest_ns = second, .most_work_ns = 0}}) {
 		Asking asking(shift);
 
-		for (std::uint64_t i = 0; i < 3000; i++)
+		for (std::uint64_t i = 0; i < 1000; i++)
 			asking.check(i, 8 + i % 100);
-		EXPECT_GT(asking.called_, 1);
+		if (!shift.longest_ns) { // otherwise it depends on how soon the next one asks
+			EXPECT_GT(asking.called_, 1);
+		}
 	}
 }
 
