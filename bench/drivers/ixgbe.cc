@@ -8,6 +8,8 @@
 
 #include "domain.h"
 
+#include "../../isolation/ixgbe/channel.h"
+
 #include <orbit/direct.hpp>
 #include <orbit/domain.hpp>
 #include <orbit/orbit.hpp>
@@ -102,13 +104,11 @@ public:
 
 		for (unsigned n = 0; n < 2; n++) {
 			ixgbe::Queue &in = ports[n]->queue(0), &out = ports[1 - n]->queue(0);
-			ixgbe::Packet room[32];
-			std::uint32_t sent[64];
+			ixgbe::Packet room[net::most_packets];
 			const auto come = in.receive(room);
 
-			out.send(come);
-			const auto empty = out.sent(sent);
-			in.give(empty);
+			out.submit(come, room);
+			in.recycle(empty_frames);
 			done += static_cast<unsigned>(come.size());
 		}
 		return done;
@@ -150,6 +150,14 @@ private:
 	std::shared_ptr<RingServer> server_;
 };
 
+// Of a driver that is not a process of its own.
+class NeverDies final : public Recovery {
+public:
+	std::uint64_t starts() const noexcept override { return 1; }
+	std::uint64_t settled() override { return 1; }
+	void replace(std::uint64_t) override { die("the driver is out of its mind"); }
+};
+
 // The driver, and who calls it.
 class Called {
 public:
@@ -167,11 +175,11 @@ public:
 			}
 		here = get(Endpoint::attach(memory.span(), caller), "endpoint");
 		there = get(Endpoint::attach(memory.span(), server), "endpoint");
-		worker = std::make_shared<ixgbe::Worker>(*there);
+		worker = std::make_shared<ixgbe::Worker>(*there, nullptr);
 		const net::Memory reached{.address = reinterpret_cast<std::uintptr_t>(memory.span().data()), .bytes = memory.span().size(),
 					  .iova = iova, .rings = rings_zone.number};
 		for (const auto &device : memory.devices)
-			get(worker->start(device->descriptor(), device->identity().device, reached, settings), "start");
+			get(worker->start(device->descriptor(), device->identity().device, reached, settings, {}), "start");
 		auto skeleton = std::make_shared<net::DeviceSkeleton>(std::make_shared<ixgbe::Connected>(worker, caller),
 								      Connection{.endpoint = there.get(), .peer = caller});
 		std::shared_ptr<Transport> transport;
@@ -179,50 +187,37 @@ public:
 			transport = std::make_shared<OneThread>(skeleton);
 		else
 			transport = std::make_shared<DirectTransport>(skeleton);
-		device.emplace(std::move(transport), Connection{.endpoint = here.get(), .peer = server, .timeout = std::chrono::seconds(10)});
-		frames = get(here->make_array<std::byte>(frames_zone, frames_bytes), "frames");
-		get(device->use(get(here->lend(frames, server), "lend")), "use");
-		for (unsigned n = 0; n < 2; n++)
-			get(device->open(n, 0), "open");
+		device = std::make_shared<net::DeviceProxy>(std::move(transport), Connection{.endpoint = here.get(), .peer = server,
+												  .timeout = std::chrono::seconds(10)});
+		channel = get(net::Channel::open(device, *here, server, std::make_shared<NeverDies>(),
+						 get(here->make_array<std::byte>(frames_zone, frames_bytes), "frames"), {{0, 0}, {1, 0}}, empty_frames),
+			      "channel");
 		wait_for_links([&](unsigned n) { return get(device->link(n), "link").mbit > 0; });
 		std::uint32_t next = 0;
+		const auto give = [&](std::uint32_t port, std::uint32_t bytes) {
+			const auto back = get(channel->submit_and_poll({port, 0}, std::array{net::Packet{next++, bytes}}, 0), "submit_and_poll");
+			come[port].insert(come[port].end(), back.begin(), back.end());
+		};
 		for (unsigned k = 0; k < 2 * empty_frames; k++)
-			take(k % 2, get(device->submit_and_poll(k % 2, 0, std::array{net::Packet{next++, 0}}, 0), "give"));
+			give(k % 2, 0);
 		for (unsigned n = 0; n < 2; n++) {
-			for (unsigned k = 0; k < batch; k++, next++) {
-				write_packet(frames.elements().data() + std::size_t{next} * frame_bytes);
-				take(n, get(device->submit_and_poll(n, 0, std::array{net::Packet{next, packet_bytes}}, 0), "send"));
+			for (unsigned k = 0; k < batch; k++) {
+				write_packet(channel->frame(next).data());
+				give(n, packet_bytes);
 			}
 		}
 	}
 
-	// What came by a port goes out by the other; what has been sent is empty, and for the same port again.
-	unsigned take(unsigned port, const std::vector<net::Packet> &back)
-	{
-		unsigned come = 0;
-
-		for (const net::Packet &packet : back) {
-			const unsigned to = packet.bytes ? 1 - port : port;
-
-			if (waiting[to] == net::most_packets)
-				die("more packets than were given");
-			to_submit[to][waiting[to]++] = packet;
-			come += packet.bytes != 0;
-		}
-		return come;
-	}
-
+	// What came by a port goes out by the other.
 	unsigned forward()
 	{
-		unsigned done = 0;
+		std::size_t done = 0;
 
-		for (unsigned port = 0; port < 2; port++) {
-			const std::span<const net::Packet> batch(to_submit[port].data(), std::exchange(waiting[port], 0));
-			const auto back = get(device->submit_and_poll(port, 0, batch, 0), "submit_and_poll");
-
-			done += take(port, back);
+		for (std::uint32_t port = 0; port < 2; port++) {
+			come[port] = get(channel->submit_and_poll({port, 0}, come[1 - port], 0), "submit_and_poll");
+			done += come[port].size();
 		}
-		return done;
+		return static_cast<unsigned>(done);
 	}
 
 	std::array<std::size_t, 2> zones;
@@ -230,10 +225,9 @@ public:
 	Heap heap;
 	std::unique_ptr<Endpoint> here, there;
 	std::shared_ptr<ixgbe::Worker> worker;
-	std::optional<net::DeviceProxy> device;
-	orbit::rref<std::byte[]> frames;
-	std::array<std::array<net::Packet, net::most_packets>, 2> to_submit{};
-	std::array<std::size_t, 2> waiting{};
+	std::shared_ptr<net::DeviceProxy> device;
+	std::unique_ptr<net::Channel> channel;
+	std::array<std::vector<net::Packet>, 2> come;
 };
 
 template <class T, class... Arguments> void count(const std::string &name, Arguments... arguments)

@@ -115,6 +115,7 @@ template <class T, std::size_t n> struct Check<std::array<T, n>> : Check<T[n]> {
 /// Leaves a value's bytes where another domain can see them; not those of its padding, in which there may be
 /// anything. Generated for structs that have some.
 template <class T> struct Copy {
+	using whole = void; // any number of them at once, too
 	static void to(std::byte *at, const T &value) noexcept { std::memcpy(at, &value, sizeof(T)); }
 };
 
@@ -269,6 +270,31 @@ private:
 	std::conditional_t<on_stack, std::array<std::byte, n>, std::unique_ptr<std::byte[]>> bytes_;
 };
 
+/// At most n elements of a message, in place: what a call takes from no heap need not be given back to it.
+template <class T, std::size_t n> class InPlace {
+public:
+	using value_type = T;
+
+	InPlace() noexcept {} // most are not used
+	InPlace(const InPlace &) = delete;
+	InPlace &operator=(const InPlace &) = delete;
+
+	/// Elements that there were not are not set.
+	void resize(std::size_t size) noexcept { size_ = size; }
+	std::size_t size() const noexcept { return size_; }
+	T *data() noexcept { return reinterpret_cast<T *>(bytes_); }
+	T *begin() noexcept { return data(); }
+	T *end() noexcept { return data() + size_; }
+
+private:
+	static_assert(std::is_trivially_copyable_v<T>);
+	std::size_t size_ = 0;
+	alignas(T) std::byte bytes_[n * sizeof(T)];
+};
+
+/// At most n elements: on the stack if they are few, as in Buffer.
+template <class T, std::size_t n> using Elements = std::conditional_t<n * sizeof(T) <= 8192, InPlace<T, n>, std::vector<T>>;
+
 /// Writes a message: a struct of fixed size, and behind it the elements of strings and arrays.
 class Writer {
 public:
@@ -298,7 +324,7 @@ public:
 		if (!fits_)
 			return;
 		std::memset(bytes_.data() + used_, 0, at - used_);
-		if constexpr (is_number<T>) {
+		if constexpr (requires { typename Copy<T>::whole; }) {
 			if (n)
 				std::memcpy(bytes_.data() + at, elements, n * sizeof(T));
 		} else {
@@ -343,6 +369,27 @@ public:
 		if (part.length > most || part.offset < fixed || part.offset > bytes_.size() ||
 		    part.length > (bytes_.size() - part.offset) / sizeof(T))
 			return false;
+		if constexpr (std::is_same_v<C, std::vector<T>> && sizeof(T) <= 64) {
+			// A few go by the stack: a vector would make them zeroes first.
+			constexpr std::size_t few = 1024 / sizeof(T);
+
+			if (part.length <= few) {
+				InPlace<T, few> there;
+
+				if (!fetch_elements(part, there))
+					return false;
+				to.assign(there.begin(), there.end());
+				return true;
+			}
+		}
+		return fetch_elements(part, to);
+	}
+
+private:
+	template <class C> bool fetch_elements(const Part &part, C &to)
+	{
+		using T = typename C::value_type;
+
 		to.resize(part.length);
 		auto *at = reinterpret_cast<std::byte *>(to.data());
 		fetch(at, bytes_.data() + part.offset, part.length * sizeof(T));
@@ -353,7 +400,6 @@ public:
 		return true;
 	}
 
-private:
 	std::span<const std::byte> bytes_;
 };
 

@@ -17,17 +17,18 @@ constexpr std::uint32_t tag_bytes = 4; // of a VLAN
 } // namespace
 
 Channel::Channel(std::shared_ptr<Device> device, isolation::Endpoint &endpoint, isolation::DomainId peer,
-		 std::shared_ptr<isolation::Recovery> recovery, rref<std::byte[]> &&frames, std::vector<Place> places) noexcept
+		 std::shared_ptr<isolation::Recovery> recovery, rref<std::byte[]> &&frames, std::vector<Place> places,
+		 std::uint32_t keep) noexcept
 	: device_(std::move(device)), endpoint_(endpoint), peer_(peer), recovery_(std::move(recovery)), frames_(std::move(frames)),
-	  places_(std::move(places))
+	  places_(std::move(places)), keep_(keep)
 {
 }
 
 result<std::unique_ptr<Channel>> Channel::open(std::shared_ptr<Device> device, isolation::Endpoint &endpoint, isolation::DomainId peer,
 					       std::shared_ptr<isolation::Recovery> recovery, rref<std::byte[]> &&frames,
-					       std::vector<Place> places)
+					       std::vector<Place> places, std::uint32_t keep)
 {
-	std::unique_ptr<Channel> channel(new Channel(std::move(device), endpoint, peer, std::move(recovery), std::move(frames), std::move(places)));
+	std::unique_ptr<Channel> channel(new Channel(std::move(device), endpoint, peer, std::move(recovery), std::move(frames), std::move(places), keep));
 	const auto limits = channel->device_->limits(channel->places_.empty() ? 0 : channel->places_.front().port);
 
 	if (!limits)
@@ -70,7 +71,7 @@ result<void> Channel::attach()
 	if (auto set = set_filters(); !set)
 		return give_up(set.error());
 	for (const Place &place : places_)
-		if (auto opened = device_->open(place.port, place.queue); !opened)
+		if (auto opened = device_->open(place.port, place.queue, keep_); !opened)
 			return give_up(opened.error());
 	if (recovery_->starts() != now) {
 		// One domain has the frames, and another serves, or the same: that is not to be known. Nothing has been given yet.
@@ -170,37 +171,56 @@ void Channel::take_all_back()
 		}
 }
 
-result<std::vector<Packet>> Channel::submit_and_poll(Place place, std::span<const Packet> packets, std::uint32_t wait_for)
+// Marks frames as the driver's, all or none: 0, or EINVAL.
+int Channel::take(std::span<const Packet> packets) noexcept
+{
+	std::uint8_t *const with_driver = with_driver_.data();
+	const std::size_t count = with_driver_.size();
+
+	for (std::size_t n = 0; n < packets.size(); n++) {
+		const std::uint32_t frame = packets[n].frame;
+
+		if (frame >= count || with_driver[frame]) [[unlikely]] {
+			undo(packets.first(n));
+			return EINVAL;
+		}
+		with_driver[frame] = true;
+	}
+	return 0;
+}
+
+void Channel::undo(std::span<const Packet> packets) noexcept
 {
 	for (const Packet &packet : packets)
-		if (packet.frame >= frames() || with_driver_[packet.frame])
-			return refused(-EINVAL, "a frame that there is not, or that the driver has");
+		with_driver_[packet.frame] = false;
+}
+
+result<std::vector<Packet>> Channel::submit_and_poll(Place place, std::span<const Packet> packets, std::uint32_t wait_for)
+{
 	if (packets.size() > most_packets)
 		return refused(-EINVAL, "more packets than one call takes");
-	if (starts_ && recovery_->starts() != starts_)
-		take_all_back();
-	if (!starts_)
+	if (const int error = take(packets))
+		return refused(-error, "a frame that there is not, or that the driver has, or twice the same");
+	if (!starts_ || recovery_->starts() != starts_) [[unlikely]] {
+		undo(packets);
+		if (starts_)
+			take_all_back();
 		if (auto attached = attach(); !attached) {
-			if (!back_.empty()) // first what came back
+			if (!back_.empty()) { // first what came back, and these with it
+				for (const Packet &packet : packets)
+					back_.push_back({.frame = packet.frame, .bytes = 0});
 				return std::exchange(back_, {});
+			}
 			return tl::unexpected(attached.error());
 		}
-	for (const Packet &packet : packets) {
-		// The same twice in one call.
-		if (with_driver_[packet.frame]) {
-			for (const Packet &undone : packets.first(static_cast<std::size_t>(&packet - packets.data())))
-				with_driver_[undone.frame] = false;
-			return refused(-EINVAL, "a frame twice");
-		}
-		with_driver_[packet.frame] = true;
+		(void)take(packets); // which the domain that died had not
 	}
-	const auto answer = device_->submit_and_poll(place.port, place.queue, packets, wait_for);
+	auto answer = device_->submit_and_poll(place.port, place.queue, packets, wait_for);
 
 	if (!answer) {
 		if (recovery_->settled() == starts_ && !answer.error().from_method() && answer.error().code() != EHOSTDOWN) {
 			// The call was not made.
-			for (const Packet &packet : packets)
-				with_driver_[packet.frame] = false;
+			undo(packets);
 			return tl::unexpected(answer.error());
 		}
 		if (answer.error().from_method())
@@ -208,17 +228,36 @@ result<std::vector<Packet>> Channel::submit_and_poll(Place place, std::span<cons
 		take_all_back();
 		return std::exchange(back_, {});
 	}
-	std::vector<Packet> told = std::exchange(back_, {});
 
-	for (const Packet &packet : *answer) {
-		if (packet.frame >= frames() || !with_driver_[packet.frame] || packet.bytes > longest_ + tag_bytes) {
-			nonsense_++;
-			continue;
-		}
-		with_driver_[packet.frame] = false;
-		told.push_back(packet);
+	// What can be, where it is.
+	std::uint8_t *const with_driver = with_driver_.data();
+	const std::size_t count = with_driver_.size();
+	const std::uint32_t longest = longest_ + tag_bytes;
+	const auto is_right = [=](const Packet &packet) {
+		if (packet.frame >= count || !with_driver[packet.frame] || packet.bytes > longest)
+			return false;
+		with_driver[packet.frame] = false;
+		return true;
+	};
+	auto at = answer->begin();
+
+	while (at != answer->end() && is_right(*at))
+		at++;
+	if (at != answer->end()) [[unlikely]] {
+		auto to = at;
+
+		for (nonsense_++, at++; at != answer->end(); at++)
+			if (is_right(*at))
+				*to++ = *at;
+			else
+				nonsense_++;
+		answer->erase(to, answer->end());
 	}
-	return told;
+	if (!back_.empty()) {
+		answer->insert(answer->begin(), back_.begin(), back_.end());
+		back_.clear();
+	}
+	return answer;
 }
 
 } // namespace orbit::net

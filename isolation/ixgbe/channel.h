@@ -35,10 +35,10 @@ struct Place {
 class Channel {
 public:
 	/// `frames` is of a zone that the domain has part in. `endpoint` is this side's, `peer` the domain's number; both
-	/// outlive it. ERANGE: no frame fits; others as Device::use() and open().
+	/// outlive it. `keep` is as in Device::open(), for each queue. ERANGE: no frame fits; others as Device::use() and open().
 	static result<std::unique_ptr<Channel>> open(std::shared_ptr<Device> device, isolation::Endpoint &endpoint, isolation::DomainId peer,
 						     std::shared_ptr<isolation::Recovery> recovery, rref<std::byte[]> &&frames,
-						     std::vector<Place> places);
+						     std::vector<Place> places, std::uint32_t keep = 0);
 	Channel(const Channel &) = delete;
 	Channel &operator=(const Channel &) = delete;
 	~Channel();
@@ -75,10 +75,12 @@ public:
 
 private:
 	Channel(std::shared_ptr<Device> device, isolation::Endpoint &endpoint, isolation::DomainId peer,
-		std::shared_ptr<isolation::Recovery> recovery, rref<std::byte[]> &&frames, std::vector<Place> places) noexcept;
+		std::shared_ptr<isolation::Recovery> recovery, rref<std::byte[]> &&frames, std::vector<Place> places, std::uint32_t keep) noexcept;
 	result<void> attach();
 	result<void> set_filters();
 	void take_all_back();
+	int take(std::span<const Packet> packets) noexcept;
+	void undo(std::span<const Packet> packets) noexcept;
 
 	std::shared_ptr<Device> device_;
 	isolation::Endpoint &endpoint_;
@@ -86,6 +88,7 @@ private:
 	std::shared_ptr<isolation::Recovery> recovery_;
 	rref<std::byte[]> frames_;
 	std::vector<Place> places_;
+	std::uint32_t keep_;
 	// What has been set of a port.
 	struct Filter {
 		std::optional<bool> promiscuous, by_vlan;
@@ -97,7 +100,7 @@ private:
 	std::uint32_t longest_ = 0;
 	std::uint64_t starts_ = 0; // of the domain that has the frames; 0: none
 	isolation::Handle loan_{};
-	std::vector<bool> with_driver_;
+	std::vector<std::uint8_t> with_driver_; // whether
 	std::vector<Packet> back_; // not yet told
 	std::uint64_t repeats_ = 0;
 	std::uint64_t lost_ = 0;

@@ -77,8 +77,9 @@ public:
 
 	/// Takes a lent rref<std::byte[]> as the caller's frames, until the domain ends; returns their number.
 	virtual orbit::result<std::uint32_t> use(const isolation::Handle &frames) = 0;
-	/// Takes a queue for the caller.
-	virtual orbit::result<void> open(std::uint32_t port, std::uint32_t queue) = 0;
+	/// Takes a queue for the caller. While the device has fewer than `keep` of its frames for packets to come, frames whose packets
+	/// have been sent by it are given for these at once, and the caller is not told: who forwards has then half as much to say.
+	virtual orbit::result<void> open(std::uint32_t port, std::uint32_t queue, std::uint32_t keep) = 0;
 
 	/// Frames with packets are sent, frames without are for packets to come. Returns packets that have come, and, without
 	/// bytes, frames whose packets have been sent: as soon as there are `wait_for`, or after a time that the driver chooses;

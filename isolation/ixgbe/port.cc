@@ -33,18 +33,30 @@ result<void> Queue::use(std::shared_ptr<Frames> frames)
 	if (rx_.used || tx_.used)
 		return refused(-EBUSY, "the device has frames of this queue");
 	// Bit 0 of a receive entry's address is not of the address (section 7.1.6.1).
-	if (frames->iova_of(0) % 2 || frames->frame_bytes() != port_.options_.frame_bytes)
+	if (frames->view().iova % 2 || frames->view().frame_bytes != port_.options_.frame_bytes)
 		return refused(-EINVAL, "frames at an odd address, or of another size than the port's");
 	frames_ = std::move(frames);
 	return {};
 }
 
-// Fills the next entry of the receive ring. The device looks at it only when the tail is told.
+// The device looks at an entry only when the tail is told.
+
+static void fill(RxRead *at, std::uint64_t iova) noexcept
+{
+	const RxRead entry{.packet = iova, .header = 0};
+
+	std::memcpy(at, &entry, sizeof(entry)); // it is read as an RxWriteBack
+}
+
+static void fill(TxData *at, std::uint64_t iova, std::uint32_t bytes) noexcept
+{
+	*at = {.address = iova, .cmd_type_len = bytes | tx::data | tx::eop | tx::ifcs | tx::dext, .olinfo_status = bytes << tx::paylen_shift};
+}
+
+// The next entry of the receive ring.
 void Queue::put_receive(std::uint32_t frame) noexcept
 {
-	const RxRead entry{.packet = frames_->iova_of(frame), .header = 0};
-
-	std::memcpy(rx_.entries + rx_.tail * sizeof(entry), &entry, sizeof(entry));
+	fill(reinterpret_cast<RxRead *>(rx_.entries) + rx_.tail, frames_->view().iova_of(frame));
 	rx_.frames[rx_.tail] = frame;
 	rx_.tail = rx_.next(rx_.tail);
 	rx_.used++;
@@ -57,7 +69,7 @@ std::size_t Queue::give(std::span<const std::uint32_t> frames)
 {
 	if (port_.failed() || !frames_)
 		return 0;
-	Frames &from = *frames_;
+	const Frames::View from = frames_->view();
 	const std::size_t most = std::min<std::size_t>(frames.size(), rx_.free());
 	auto *const entries = reinterpret_cast<RxRead *>(rx_.entries);
 	std::uint32_t *const numbers = rx_.frames.data();
@@ -65,9 +77,7 @@ std::size_t Queue::give(std::span<const std::uint32_t> frames)
 	std::size_t n = 0;
 
 	for (; n < most && from.take(frames[n]); n++) {
-		const RxRead entry{.packet = from.iova_of(frames[n]), .header = 0};
-
-		std::memcpy(entries + tail, &entry, sizeof(entry)); // it is read as an RxWriteBack
+		fill(entries + tail, from.iova_of(frames[n]));
 		numbers[tail] = frames[n];
 		tail = rx_.next(tail);
 	}
@@ -84,38 +94,57 @@ std::span<Packet> Queue::receive(std::span<Packet> room)
 {
 	if (!rx_.used || port_.failed())
 		return {};
-	Frames &to = *frames_;
+	const Frames::View to = frames_->view();
 	const auto *const entries = reinterpret_cast<const RxWriteBack *>(rx_.entries);
 	const std::uint32_t *const numbers = rx_.frames.data();
-	const unsigned frame_bytes = port_.options_.frame_bytes;
+	const unsigned frame_bytes = port_.options_.frame_bytes, size = rx_.size;
 	const unsigned most = rx_.used; // none that is given again below
 	unsigned head = rx_.head, seen = 0;
 	std::size_t n = 0;
 	bool again = false;
 
-	for (; n < room.size() && seen < most; seen++) {
-		// The device writes an entry back whole; its length is read after the bit that says so.
-		const std::uint32_t status = __atomic_load_n(&entries[head].status_error, __ATOMIC_ACQUIRE);
+	while (n < room.size() && seen < most) {
+		// Those that are right, as far as the ring's end.
+		const auto run = static_cast<unsigned>(std::min<std::size_t>(room.size() - n, std::min(most - seen, size - head)));
+		const RxWriteBack *const first = entries + head, *entry = first;
+		const std::uint32_t *number = numbers + head;
+		Packet *packet = room.data() + n;
 
-		if (!(status & rx::dd))
+		for (; entry != first + run; entry++, number++, packet++) {
+			// The device writes an entry back whole; its length is read after the bits that say so.
+			const std::uint32_t status = __atomic_load_n(&entry->status_error, __ATOMIC_ACQUIRE);
+
+			if ((status & (rx::dd | rx::eop | rx::rxe)) != (rx::dd | rx::eop))
+				break;
+			const std::uint32_t bytes = entry->length, frame = *number;
+
+			if (bytes - 1 >= frame_bytes)
+				break;
+			packet->bytes = bytes;
+			to.give_back(frame);
+			packet->frame = frame;
+		}
+		const auto right = static_cast<unsigned>(entry - first);
+
+		n += right;
+		seen += right;
+		head = head + right == size ? 0 : head + right;
+		if (right == run)
+			continue;
+
+		// And one that is not.
+		if (!(__atomic_load_n(&entries[head].status_error, __ATOMIC_ACQUIRE) & rx::dd))
 			break;
-		const std::uint32_t bytes = entries[head].length;
-		const std::uint32_t frame = numbers[head];
-
 		// All packets that the device accepts fit into a frame, see MAXFRS.
-		if (bytes > frame_bytes) {
+		if (entries[head].length > frame_bytes) {
 			port_.fail("the device has received more than it has room for");
 			break;
 		}
+		put_receive(numbers[head]);
 		head = rx_.next(head);
-		if (status & rx::rxe || !(status & rx::eop) || !bytes) [[unlikely]] {
-			put_receive(frame);
-			damaged_++;
-			again = true;
-			continue;
-		}
-		to.give_back(frame);
-		room[n++] = {.frame = frame, .bytes = bytes};
+		seen++;
+		again = true;
+		damaged_++;
 	}
 	rx_.head = head;
 	rx_.used -= seen;
@@ -128,7 +157,7 @@ std::size_t Queue::send(std::span<const Packet> packets)
 {
 	if (port_.failed() || !frames_)
 		return 0;
-	Frames &from = *frames_;
+	const Frames::View from = frames_->view();
 	const std::size_t most = std::min<std::size_t>(packets.size(), tx_.free());
 	const std::uint32_t range = port_.options_.longest - check_bytes - shortest;
 	auto *const entries = reinterpret_cast<TxData *>(tx_.entries);
@@ -141,9 +170,7 @@ std::size_t Queue::send(std::span<const Packet> packets)
 
 		if (packet.bytes - shortest > range || !from.take(packet.frame))
 			break;
-		entries[tail] = {.address = from.iova_of(packet.frame),
-				 .cmd_type_len = packet.bytes | tx::data | tx::eop | tx::ifcs | tx::dext,
-				 .olinfo_status = packet.bytes << tx::paylen_shift};
+		fill(entries + tail, from.iova_of(packet.frame), packet.bytes);
 		numbers[tail] = packet.frame;
 		last = tail;
 		tail = tx_.next(tail);
@@ -159,24 +186,29 @@ std::size_t Queue::send(std::span<const Packet> packets)
 	return n;
 }
 
-std::span<std::uint32_t> Queue::sent(std::span<std::uint32_t> room)
+// Whether there are any: the next `ended_` ones.
+[[gnu::always_inline]] inline bool Queue::find_sent() noexcept
 {
-	const auto *const entries = reinterpret_cast<const TxData *>(tx_.entries);
+	if (ended_)
+		return true;
+	if (!tx_.used || port_.failed())
+		return false;
+	const unsigned last = last_[tx_.head];
+
+	if (!(__atomic_load_n(&reinterpret_cast<const TxData *>(tx_.entries)[last].olinfo_status, __ATOMIC_ACQUIRE) & tx::dd))
+		return false;
+	ended_ = (last < tx_.head ? last + tx_.size : last) - tx_.head + 1;
+	return true;
+}
+
+std::span<Packet> Queue::sent(std::span<Packet> room)
+{
 	const std::uint32_t *const numbers = tx_.frames.data();
 	std::size_t n = 0;
 
-	while (n < room.size()) {
-		if (!ended_) {
-			if (!tx_.used || port_.failed())
-				break;
-			const unsigned last = last_[tx_.head];
-
-			if (!(__atomic_load_n(&entries[last].olinfo_status, __ATOMIC_ACQUIRE) & tx::dd))
-				break;
-			ended_ = (last < tx_.head ? last + tx_.size : last) - tx_.head + 1;
-		}
+	while (n < room.size() && find_sent()) {
 		const auto count = static_cast<unsigned>(std::min<std::size_t>(ended_, room.size() - n));
-		Frames &to = *frames_;
+		const Frames::View to = frames_->view();
 		unsigned head = tx_.head;
 
 		for (unsigned k = 0; k < count; k++) {
@@ -184,13 +216,110 @@ std::span<std::uint32_t> Queue::sent(std::span<std::uint32_t> room)
 
 			head = tx_.next(head);
 			to.give_back(frame);
-			room[n++] = frame;
+			room[n++] = {.frame = frame, .bytes = 0};
 		}
 		tx_.head = head;
 		tx_.used -= count;
 		ended_ -= count;
 	}
 	return room.first(n);
+}
+
+std::span<Packet> Queue::submit(std::span<const Packet> packets, std::span<Packet> room)
+{
+	std::size_t n = 0, at = 0;
+
+	if (port_.failed() || !frames_) {
+		for (const Packet packet : packets)
+			room[n++] = {.frame = packet.frame, .bytes = 0};
+		return room.first(n);
+	}
+	const Frames::View from = frames_->view();
+	const std::uint32_t range = port_.options_.longest - check_bytes - shortest;
+	auto *const rx_entries = reinterpret_cast<RxRead *>(rx_.entries);
+	auto *const tx_entries = reinterpret_cast<TxData *>(tx_.entries);
+	std::uint32_t *const rx_numbers = rx_.frames.data(), *const tx_numbers = tx_.frames.data();
+	unsigned rx_tail = rx_.tail, tx_tail = tx_.tail, last = tx_tail;
+	unsigned rx_free = rx_.free(), tx_free = tx_.free();
+
+	while (at < packets.size()) {
+		// As many as are to be sent, as far as the ring's end.
+		const Packet *const next = packets.data() + at;
+		const auto run = static_cast<unsigned>(std::min<std::size_t>(packets.size() - at, std::min(tx_free, tx_.size - tx_tail)));
+		unsigned k = 0;
+
+		for (; k < run; k++) {
+			const Packet packet = next[k];
+
+			if (packet.bytes - shortest > range || !from.take(packet.frame))
+				break;
+			fill(tx_entries + tx_tail + k, from.iova_of(packet.frame), packet.bytes);
+			tx_numbers[tx_tail + k] = packet.frame;
+		}
+		if (k) {
+			last = tx_tail + k - 1;
+			tx_tail = last + 1 == tx_.size ? 0 : last + 1;
+			tx_free -= k;
+			at += k;
+			continue;
+		}
+		const Packet packet = packets[at++];
+
+		if (!packet.bytes && rx_free && from.take(packet.frame)) {
+			fill(rx_entries + rx_tail, from.iova_of(packet.frame));
+			rx_numbers[rx_tail] = packet.frame;
+			rx_tail = rx_.next(rx_tail);
+			rx_free--;
+		} else {
+			room[n++] = {.frame = packet.frame, .bytes = 0};
+		}
+	}
+	if (rx_tail != rx_.tail) { // the ring is never full
+		rx_.used = rx_.size - 1 - rx_free;
+		rx_.tail = rx_tail;
+		port_.write(reg::rdt(number_), rx_tail);
+	}
+	if (tx_tail != tx_.tail) {
+		tx_entries[last].cmd_type_len |= tx::rs; // as in send()
+		last_[tx_.tail] = last;
+		tx_.used = tx_.size - 1 - tx_free;
+		tx_.tail = tx_tail;
+		port_.write(reg::tdt(number_), tx_tail);
+	}
+	return room.first(n);
+}
+
+unsigned Queue::recycle(unsigned keep)
+{
+	auto *const entries = reinterpret_cast<RxRead *>(rx_.entries);
+	unsigned all = 0;
+
+	keep = std::min(keep, rx_.size - 1);
+	while (rx_.used < keep && find_sent()) {
+		const Frames::View frames = frames_->view();
+		const unsigned head = tx_.head, tail = rx_.tail;
+		const unsigned count = std::min(std::min(ended_, keep - rx_.used), std::min(tx_.size - head, rx_.size - tail));
+
+		const std::uint32_t *from = tx_.frames.data() + head;
+		std::uint32_t *to = rx_.frames.data() + tail;
+		RxRead *entry = entries + tail;
+
+		for (RxRead *const end = entry + count; entry != end; entry++) {
+			const std::uint32_t frame = *from++;
+
+			fill(entry, frames.iova_of(frame));
+			*to++ = frame;
+		}
+		tx_.head = head + count == tx_.size ? 0 : head + count;
+		tx_.used -= count;
+		ended_ -= count;
+		rx_.tail = tail + count == rx_.size ? 0 : tail + count;
+		rx_.used += count;
+		all += count;
+	}
+	if (all)
+		port_.write(reg::rdt(number_), rx_.tail);
+	return all;
 }
 
 // The port

@@ -12,6 +12,7 @@
 #ifndef ORBIT_ISOLATION_IXGBE_PORT_H
 #define ORBIT_ISOLATION_IXGBE_PORT_H
 
+#include "net.idl.hpp"
 #include "registers.h"
 
 #include <orbit/interface.hpp>
@@ -33,33 +34,36 @@ namespace orbit::ixgbe {
 class Frames {
 public:
 	Frames(std::uint64_t iova, std::uint32_t count, unsigned frame_bytes)
-		: iova_(iova), count_(count), frame_bytes_(frame_bytes), with_device_(new std::atomic<bool>[count] {})
+		: with_device_(new std::atomic<bool>[count] {}), view_{iova, count, frame_bytes, with_device_.get()}
 	{
 	}
 
-	std::uint32_t count() const noexcept { return count_; }
-	unsigned frame_bytes() const noexcept { return frame_bytes_; }
-	std::uint64_t iova_of(std::uint32_t frame) const noexcept { return iova_ + std::uint64_t{frame} * frame_bytes_; }
+	/// What does not change, to be copied by who uses it again and again: for all a compiler knows, a descriptor that is written could
+	/// be any of it.
+	struct View {
+		std::uint64_t iova;
+		std::uint32_t count;
+		std::uint32_t frame_bytes;
+		std::atomic<bool> *with_device;
 
-	/// For a device, which did not have it. False: some device has it, or there is no such frame.
-	bool take(std::uint32_t frame) noexcept
-	{
-		return frame < count_ && !with_device_[frame].exchange(true, std::memory_order_acquire);
-	}
-	void give_back(std::uint32_t frame) noexcept { with_device_[frame].store(false, std::memory_order_release); }
+		std::uint64_t iova_of(std::uint32_t frame) const noexcept { return iova + std::uint64_t{frame} * frame_bytes; }
+
+		/// For a device, which did not have it. False: some device has it, or there is no such frame.
+		bool take(std::uint32_t frame) const noexcept
+		{
+			return frame < count && !with_device[frame].exchange(true, std::memory_order_acquire);
+		}
+		void give_back(std::uint32_t frame) const noexcept { with_device[frame].store(false, std::memory_order_release); }
+	};
+	const View &view() const noexcept { return view_; }
 
 private:
-	std::uint64_t iova_;
-	std::uint32_t count_;
-	unsigned frame_bytes_;
 	std::unique_ptr<std::atomic<bool>[]> with_device_;
+	View view_;
 };
 
-/// A packet in a frame, from the frame's beginning on, without the frame check sequence.
-struct Packet {
-	std::uint32_t frame = 0;
-	std::uint32_t bytes = 0;
-};
+/// A packet is in a frame from the frame's beginning on, without the frame check sequence.
+using net::Packet;
 
 struct PortOptions {
 	unsigned queues = 1;	     ///< Pairs of a receive and a transmit queue, at most most_queues.
@@ -114,9 +118,17 @@ public:
 	/// bytes, or more than the port's longest, is not taken.
 	std::size_t send(std::span<const Packet> packets);
 
-	/// Frames whose packets have been sent, as many as there is room for. Those of one call of send() are told when all of them
+	/// Frames whose packets have been sent, without them, as many as there is room for. Those of one call of send() are told when all of them
 	/// have been.
-	std::span<std::uint32_t> sent(std::span<std::uint32_t> room);
+	std::span<Packet> sent(std::span<Packet> room);
+
+	/// send() for packets, and give() for frames without one, in one pass. Returns, without their packets and at the beginning of
+	/// `room`, which has room for all, those that were not taken; what comes after one of them is taken all the same.
+	std::span<Packet> submit(std::span<const Packet> packets, std::span<Packet> room);
+
+	/// While the device has fewer than `keep` frames for packets to come, gives it for these the frames whose packets
+	/// have been sent: sent() does not tell of them. They are with the device all the while. Returns how many.
+	unsigned recycle(unsigned keep);
 
 	unsigned receiving() const noexcept { return rx_.used; } ///< Frames that the device has for packets to come.
 	unsigned sending() const noexcept { return tx_.used; }	 ///< Frames that it has to send.
@@ -141,6 +153,7 @@ private:
 
 	Queue(Port &port, unsigned number) noexcept : port_(port), number_(number) {}
 	void put_receive(std::uint32_t frame) noexcept;
+	bool find_sent() noexcept;
 
 	Port &port_;
 	unsigned number_;

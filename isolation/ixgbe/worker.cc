@@ -247,7 +247,7 @@ result<std::uint32_t> Connected::use(const isolation::Handle &frames)
 	return static_cast<std::uint32_t>(count);
 }
 
-result<void> Connected::open(std::uint32_t port, std::uint32_t queue)
+result<void> Connected::open(std::uint32_t port, std::uint32_t queue, std::uint32_t keep)
 {
 	const auto found = worker_->find(port);
 
@@ -265,6 +265,7 @@ result<void> Connected::open(std::uint32_t port, std::uint32_t queue)
 	if (const auto used = (*found)->port->queue(queue).use(frames_); !used)
 		return failed(used.error().code());
 	use.by = peer_;
+	use.keep = keep;
 	return {};
 }
 
@@ -283,43 +284,25 @@ result<std::vector<net::Packet>> Connected::submit_and_poll(std::uint32_t port, 
 	if (!use.by || *use.by != peer_)
 		return failed(EBADF);
 	Queue &queue = (*found)->port->queue(number);
-	Packet sent[net::most_packets];
-	std::uint32_t given[net::most_packets];
-	net::Packet told[net::most_packets];
-	std::size_t to_send = 0, to_give = 0, count = 0;
+	std::array<Packet, net::most_packets> told;
 
-	for (const net::Packet &packet : packets)
-		if (packet.bytes)
-			sent[to_send++] = {.frame = packet.frame, .bytes = packet.bytes};
-		else
-			given[to_give++] = packet.frame;
+	if (packets.size() > told.size())
+		return failed(EINVAL);
 	// Each of them goes to the device, or comes back.
-	for (std::size_t at = 0; at < to_send; at++) {
-		at += queue.send({sent + at, to_send - at});
-		if (at < to_send)
-			use.back.push_back({.frame = sent[at].frame, .bytes = 0});
-	}
-	for (std::size_t at = 0; at < to_give; at++) {
-		at += queue.give({given + at, to_give - at});
-		if (at < to_give)
-			use.back.push_back({.frame = given[at], .bytes = 0});
-	}
-	if (!use.back.empty()) {
-		const auto end = use.back.begin() + static_cast<std::ptrdiff_t>(std::min(use.back.size(), net::most_packets));
-
-		count = static_cast<std::size_t>(std::copy(use.back.begin(), end, told) - told);
-		use.back.erase(use.back.begin(), end);
-	}
-
+	std::size_t count = queue.submit(packets, told).size();
 	const std::size_t wanted = std::min<std::size_t>(wait_for, net::most_packets);
 	const std::size_t refused = count;
+	std::size_t recycled = 0;
 	Clock::time_point end{}; // of the wait, if there is one
 
 	for (unsigned n = 0;; n++) {
-		for (const Packet &packet : queue.receive({sent, net::most_packets - count}))
-			told[count++] = {.frame = packet.frame, .bytes = packet.bytes};
-		for (const std::uint32_t frame : queue.sent({given, net::most_packets - count}))
-			told[count++] = {.frame = frame, .bytes = 0};
+		const std::span<Packet> room = std::span(told).subspan(count);
+		const std::span<Packet> come = queue.receive(room);
+
+		count += come.size();
+		recycled += queue.recycle(use.keep);
+		if (queue.sending())
+			count += queue.sent(room.subspan(come.size())).size();
 		Worker::look_after(*(*found)->port);
 		if (count >= wanted)
 			break;
@@ -340,11 +323,11 @@ result<std::vector<net::Packet>> Connected::submit_and_poll(std::uint32_t port, 
 		}
 	}
 	if (use.told) {
-		Worker::add(use.told->requests, count - refused);
+		Worker::add(use.told->requests, count - refused + recycled);
 		if (queue.damaged() != use.damaged) [[unlikely]]
 			use.told->errors.fetch_add(queue.damaged() - std::exchange(use.damaged, queue.damaged()), std::memory_order_relaxed);
 	}
-	return std::vector<net::Packet>(told, told + count);
+	return std::vector<Packet>(told.begin(), told.begin() + static_cast<std::ptrdiff_t>(count));
 }
 
 } // namespace orbit::ixgbe

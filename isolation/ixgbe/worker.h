@@ -39,7 +39,7 @@ private:
 	struct Use {
 		std::mutex mutex; // of what follows, and of the port's queue
 		std::optional<isolation::DomainId> by;
-		std::vector<net::Packet> back; // what the device did not take, not yet told
+		std::uint32_t keep = 0;
 		int interrupts = -1;	       // an event descriptor that counts them, or none
 		isolation::DeviceCounters::Queue *told = nullptr; // to whoever watches, or nobody
 		std::uint64_t damaged = 0; // packets that are in its errors
@@ -87,7 +87,7 @@ public:
 	result<void> filter_vlans(std::uint32_t port, bool on) override;
 	result<void> accept_vlan(std::uint32_t port, std::uint32_t vlan, bool on) override;
 	result<std::uint32_t> use(const isolation::Handle &frames) override;
-	result<void> open(std::uint32_t port, std::uint32_t queue) override;
+	result<void> open(std::uint32_t port, std::uint32_t queue, std::uint32_t keep) override;
 	result<std::vector<net::Packet>> submit_and_poll(std::uint32_t port, std::uint32_t queue, std::span<const net::Packet> packets,
 							 std::uint32_t wait_for) override;
 

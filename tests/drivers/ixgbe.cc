@@ -109,7 +109,7 @@ void send_to_linux(Running &on, const Wire &wire, std::uint32_t packets, unsigne
 	ASSERT_TRUE(wait_until([&] {
 		for (unsigned round = 0; round < 64; round++) {
 			std::vector<Packet> batch;
-			std::uint32_t ended[64];
+			Packet ended[64];
 
 			while (!free.empty() && batch.size() < 32 && sent < packets && sent - come < most_under_way(longest)) {
 				const std::uint32_t frame = free.back(), bytes = size_of(sent, longest);
@@ -119,8 +119,8 @@ void send_to_linux(Running &on, const Wire &wire, std::uint32_t packets, unsigne
 				batch.push_back({frame, bytes});
 			}
 			EXPECT_EQ(queue.send(batch), batch.size());
-			for (const std::uint32_t frame : queue.sent(ended))
-				free.push_back(frame);
+			for (const Packet &one : queue.sent(ended))
+				free.push_back(one.frame);
 			while (const auto packet = wire.receive()) {
 				EXPECT_EQ(number_of(*packet), come);
 				come++;
@@ -129,7 +129,7 @@ void send_to_linux(Running &on, const Wire &wire, std::uint32_t packets, unsigne
 		return come >= packets || testing::Test::HasFailure();
 	})) << come
 	    << " of " << packets;
-	std::uint32_t ended[64];
+	Packet ended[64];
 
 	EXPECT_TRUE(wait_until([&] {
 		(void)queue.sent(ended);

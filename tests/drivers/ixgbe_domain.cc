@@ -398,9 +398,9 @@ TEST_F(IxgbeDomain, SaysWhatIsWrong)
 
 	EXPECT_EQ(error_of(calls->limits(1)), ENODEV);
 	EXPECT_EQ(error_of(calls->link(7)), ENODEV);
-	EXPECT_EQ(error_of(calls->open(0, 0)), EBUSY);
-	EXPECT_EQ(error_of(calls->open(0, 2)), ENODEV);
-	EXPECT_EQ(error_of(calls->open(1, 0)), ENODEV);
+	EXPECT_EQ(error_of(calls->open(0, 0, 0)), EBUSY);
+	EXPECT_EQ(error_of(calls->open(0, 2, 0)), ENODEV);
+	EXPECT_EQ(error_of(calls->open(1, 0, 0)), ENODEV);
 	EXPECT_EQ(error_of(calls->submit_and_poll(0, 1, {}, 0)), EBADF);
 	EXPECT_EQ(error_of(calls->use({})), EBUSY);
 	// Packets that cannot be come back at once.

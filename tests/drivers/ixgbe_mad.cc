@@ -98,7 +98,7 @@ public:
 	orbit::result<void> filter_vlans(std::uint32_t, bool) override { return {}; }
 	orbit::result<void> accept_vlan(std::uint32_t, std::uint32_t, bool) override { return {}; }
 	orbit::result<std::uint32_t> use(const orbit::isolation::Handle &) override { return 1; }
-	orbit::result<void> open(std::uint32_t, std::uint32_t) override { return {}; }
+	orbit::result<void> open(std::uint32_t, std::uint32_t, std::uint32_t) override { return {}; }
 
 	orbit::result<std::vector<Packet>> submit_and_poll(std::uint32_t, std::uint32_t, std::span<const Packet>, std::uint32_t wait_for) override
 	{

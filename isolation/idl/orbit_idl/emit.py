@@ -467,7 +467,7 @@ def emit_proxy_method(out, interface, method, coroutine=False):
     bad = f'return {ISOLATION}refused(-EPROTO, "{at}: what came back is no reply of this method");'
     backs = [p for p in method.parameters if p.kind == "array" and p.returns]
     for p in backs:
-        out(f"std::vector<{p.type.name}> {p.name}_back_;")
+        out(f"{ISOLATION}Elements<{p.type.name}, {p.most}> {p.name}_back_;")
         out(f"if (reply_.{p.name}.length != {p.name}.size() ||")
         out(f"    !{ISOLATION}Reader(bytes_).elements(reply_.{p.name}, {p.most}, sizeof(reply_), {p.name}_back_))")
         out(f"\t{bad}")
@@ -539,7 +539,7 @@ def emit_serve(out, interface, method):
     out("\treturn -EMSGSIZE;")
     for p in method.parameters:
         if p.kind == "text" or p.kind == "array" and p.goes:
-            container = "std::string" if p.kind == "text" else f"std::vector<{p.type.name}>"
+            container = "std::string" if p.kind == "text" else f"{ISOLATION}Elements<{p.type.name}, {p.most}>"
             out(f"{container} {p.name}_;")
             out(f"if (!reader_.elements(in_.{p.name}, {p.most}, sizeof(in_), {p.name}_))")
             out("\treturn -EPROTO;")
