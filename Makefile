@@ -260,7 +260,8 @@ $(BUILD)/examples/kv-store: $(isolation_library) $(generated)/examples/kv-store/
 $(BUILD)/examples/packet-forwarder: $(isolation_library) $(generated)/examples/packet-forwarder/balance.orbit.hpp $(generated)/isolation/ixgbe/net.orbit.hpp
 $(driver_benches): $(isolation_library)
 $(addprefix $(BUILD)/tests/drivers/,nvme_domain nvme_mad nvme_removal) $(BUILD)/bench/drivers/nvme: $(generated)/isolation/nvme/block.orbit.hpp
-$(BUILD)/tests/drivers/ixgbe_domain $(BUILD)/tests/drivers/ixgbe_mad $(BUILD)/bench/drivers/ixgbe: $(generated)/isolation/ixgbe/net.orbit.hpp
+$(addprefix $(BUILD)/tests/drivers/,ixgbe_domain ixgbe_mad ixgbe_queues) $(BUILD)/bench/drivers/ixgbe: $(generated)/isolation/ixgbe/net.orbit.hpp
+$(BUILD)/tests/drivers/ixgbe_queues: $(generated)/tests/drivers/application.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.
 interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))
 domain_libraries = $(if $(filter $(isolation_library),$^),$(isolation_library))

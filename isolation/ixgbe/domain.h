@@ -22,9 +22,12 @@ namespace orbit::ixgbe {
 
 struct DomainSettings {
 	std::string name = "ixgbe";
-	std::vector<Zone> frames{Zone{0}}; ///< Where users' frames are; the domain and those have part in them.
+	/// Where callers' frames are; the domain has part in them. An application domain that looks at packets has part in its own.
+	std::vector<Zone> frames{Zone{0}};
 	Zone rings{1};			   ///< For the driver alone.
 	std::uint64_t iova = 0x10000000;
+	/// Of each of its `callers` is an object that serves (`domain->proxy<net::DeviceProxy>(n)`), with a thread and queues of its own: so
+	/// callers do not wait for one another. The card spreads flows over queues (RSS); what is no IP packet comes by queue 0.
 	net::Settings port{.queues = 1, .entries = 512, .frame_bytes = 2048, .longest = 1514, .promiscuous = false};
 	/// Calls that wait sleep in the domain until the device interrupts, and do not look and nap meanwhile: that leaves the processor
 	/// to others, and takes longer. Needs a vector of MSI-X for each queue, and one more: EOPNOTSUPP.
@@ -107,9 +110,12 @@ inline DomainOptions domain_options(Supervisor &supervisor, std::span<pci::Devic
 			      }},
 			     {&net::DeviceSkeleton::interface_,
 			      [](const isolation::Connection &connection) -> std::shared_ptr<isolation::Skeleton> {
+				      const auto worker = detail::worker(connection);
+
 				      return std::make_shared<net::DeviceSkeleton>(
-					      std::make_shared<Connected>(detail::worker(connection), connection.peer), connection);
-			      }}},
+					      std::make_shared<Connected>(worker, connection.peer, worker->next_caller()), connection);
+			      },
+			      settings.port.callers}},
 		.parts = parts,
 		.timeout = settings.timeout,
 		.restarts = settings.restarts,

@@ -8,7 +8,10 @@
 // they came; in between nobody else should read or write them. Nothing is copied, so the driver's domain can read and write
 // all frames at any time: copy first what must not change between a check and its use.
 //
-// Errors of methods, positive errno values: ENODEV, there is no such port or queue; EBUSY, the queue is in use, or the caller
+// The domain serves Device by as many objects as Settings::callers says. Each is for one caller, with frames of its own and its own
+// queues of each port; calls of one do not wait for those of another.
+//
+// Errors of methods, positive errno values: ENODEV, there is no such port or queue; EACCES, the queue is another caller's; EBUSY, the queue is in use, or the caller
 // has lent frames already; EBADF, the caller has not opened it, or lent no frames; EINVAL; ERANGE, the buffer has no room for
 // a frame; EFAULT, it is not in memory that the devices reach; ESTALE and others of Endpoint::borrow(), it is not lent.
 #pragma once
@@ -107,6 +110,7 @@ struct Settings {
 	bool promiscuous;
 	/// Microseconds from one interrupt of a queue to the next, at least: up to 1046, and nothing if it is polled.
 	std::uint32_t interrupt_us = 0;
+	std::uint32_t callers = 1; ///< At most as many as queues: caller n has the queues n, n + callers and so on.
 };
 
 inline constexpr std::size_t most_interrupts = 17; // of 16 queues, and of the port itself

@@ -20,10 +20,6 @@ constexpr std::uint32_t check_bytes = 4;
 
 constexpr std::size_t ring_alignment = 128;
 
-// Any key spreads flows; this one has no long run of equal bits.
-constexpr std::array<std::uint32_t, 10> rss_key{0x6d5a56da, 0x255b0ec2, 0x4167253d, 0x43a38fb0, 0xd0ca2bcb,
-						0xae7b30b4, 0x77cb2da3, 0x8030f20c, 0x6a42b73b, 0xbeac01fa};
-
 } // namespace
 
 // Queues
@@ -338,8 +334,9 @@ std::size_t Port::memory_for(const PortOptions &options) noexcept
 
 void Port::fail(const char *why) noexcept
 {
-	if (!failed_)
-		failed_ = why;
+	const char *none = nullptr;
+
+	failed_.compare_exchange_strong(none, why, std::memory_order_relaxed);
 }
 
 result<void> Port::wait_for(std::size_t at, std::uint32_t mask, std::uint32_t value, std::chrono::milliseconds limit,

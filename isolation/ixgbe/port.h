@@ -6,7 +6,7 @@
 // packet, or gives an empty frame for receiving, gives the frame away until it comes back: from sent(), or from receive()
 // with a packet in it. Nothing here copies a packet.
 //
-// A port and its queues are for one thread. What the device writes is checked before it is believed: a packet that is
+// A port is for one thread, and each of its queues for one. What the device writes is checked before it is believed: a packet that is
 // longer than its frame makes the port one that has failed. So does a device that has been taken away. Then nothing more
 // comes back, and the only way on is to start it anew, after it has been silenced.
 #ifndef ORBIT_ISOLATION_IXGBE_PORT_H
@@ -61,6 +61,11 @@ private:
 	std::unique_ptr<std::atomic<bool>[]> with_device_;
 	View view_;
 };
+
+/// Of receive side scaling, as it is in the registers: whoever knows it knows each flow's queue. Any key spreads flows; this one has no
+/// long run of equal bits.
+inline constexpr std::array<std::uint32_t, 10> rss_key{0x6d5a56da, 0x255b0ec2, 0x4167253d, 0x43a38fb0, 0xd0ca2bcb,
+						       0xae7b30b4, 0x77cb2da3, 0x8030f20c, 0x6a42b73b, 0xbeac01fa};
 
 /// A packet is in a frame from the frame's beginning on, without the frame check sequence.
 using net::Packet;
@@ -211,9 +216,9 @@ public:
 	/// a reset from outside will end it.
 	result<void> stop() noexcept;
 
-	bool failed() const noexcept { return failed_ != nullptr; }
+	bool failed() const noexcept { return failure() != nullptr; }
 	/// Why, in words.
-	const char *failure() const noexcept { return failed_; }
+	const char *failure() const noexcept { return failed_.load(std::memory_order_relaxed); }
 
 private:
 	friend Queue;
@@ -241,7 +246,7 @@ private:
 	std::vector<std::unique_ptr<Queue>> queues_;
 	PortStatistics statistics_;
 	std::array<std::uint64_t, most_queues> missed_{};
-	const char *failed_ = nullptr;
+	std::atomic<const char *> failed_{nullptr}; // by whichever of its threads
 };
 
 /// Resets a port without its driver's help, for a device that has been cut off: so it can be mapped and enabled anew. That

@@ -48,7 +48,7 @@ result<void> Worker::start(std::int32_t descriptor, std::uint32_t device, const 
 
 	if (number == most_ports)
 		return failed(ENOSPC);
-	if (!Port::possible(options)) // before memory_for() multiplies
+	if (!Port::possible(options) || !settings.callers || settings.callers > settings.queues) // before memory_for() multiplies
 		return failed(EINVAL);
 	if (!interrupts.empty() && interrupts.size() != settings.queues + 1)
 		return failed(EINVAL);
@@ -255,6 +255,8 @@ result<void> Connected::open(std::uint32_t port, std::uint32_t queue, std::uint3
 		return tl::unexpected(found.error());
 	if (queue >= (*found)->uses.size())
 		return failed(ENODEV);
+	if (queue % (*found)->settings.callers != number_)
+		return failed(EACCES);
 	const std::scoped_lock locked(mutex_, (*found)->uses[queue]->mutex);
 	Worker::Use &use = *(*found)->uses[queue];
 
@@ -264,7 +266,7 @@ result<void> Connected::open(std::uint32_t port, std::uint32_t queue, std::uint3
 		return failed(EBADF);
 	if (const auto used = (*found)->port->queue(queue).use(frames_); !used)
 		return failed(used.error().code());
-	use.by = peer_;
+	use.by = this;
 	use.keep = keep;
 	return {};
 }
@@ -281,7 +283,7 @@ result<std::vector<net::Packet>> Connected::submit_and_poll(std::uint32_t port, 
 	Worker::Use &use = *(*found)->uses[number];
 	const std::scoped_lock locked(use.mutex);
 
-	if (!use.by || *use.by != peer_)
+	if (use.by != this)
 		return failed(EBADF);
 	Queue &queue = (*found)->port->queue(number);
 	std::array<Packet, net::most_packets> told;

@@ -19,6 +19,8 @@
 
 namespace orbit::ixgbe {
 
+class Connected;
+
 /// The ports, shared by all who are connected to the domain. Thread-safe: calls of one queue are served one at a time.
 ///
 /// When a port has failed the process ends: so the supervisor silences and resets the devices, and starts another one, as
@@ -31,14 +33,17 @@ public:
 	result<void> start(std::int32_t descriptor, std::uint32_t device, const net::Memory &memory, const net::Settings &settings,
 			   std::span<const std::int32_t> interrupts) override;
 
+	/// Of the next of those who are connected, from 0.
+	unsigned next_caller() noexcept { return callers_.fetch_add(1, std::memory_order_relaxed); }
+
 private:
-	friend class Connected;
+	friend Connected;
 	static constexpr std::size_t most_ports = 16;
 
 	// A queue, and who has it.
 	struct Use {
 		std::mutex mutex; // of what follows, and of the port's queue
-		std::optional<isolation::DomainId> by;
+		const Connected *by = nullptr;
 		std::uint32_t keep = 0;
 		int interrupts = -1;	       // an event descriptor that counts them, or none
 		isolation::DeviceCounters::Queue *told = nullptr; // to whoever watches, or nobody
@@ -71,12 +76,17 @@ private:
 	std::mutex mutex_; // of start()
 	std::array<std::unique_ptr<Started>, most_ports> ports_;
 	std::atomic<std::uint32_t> count_{0}; // those before it do not change
+	std::atomic<unsigned> callers_{0};
 };
 
-/// The ports as one of those sees them who are connected.
+/// The ports as one of those sees them who are connected. It is there until the process ends.
 class Connected final : public net::Device {
 public:
-	Connected(std::shared_ptr<Worker> worker, isolation::DomainId peer) noexcept : worker_(std::move(worker)), peer_(peer) {}
+	/// `peer` lends its frames; `number` says which queues are its own.
+	Connected(std::shared_ptr<Worker> worker, isolation::DomainId peer, unsigned number = 0) noexcept
+		: worker_(std::move(worker)), peer_(peer), number_(number)
+	{
+	}
 
 	result<std::uint32_t> ports() override;
 	result<net::Limits> limits(std::uint32_t port) override;
@@ -94,6 +104,7 @@ public:
 private:
 	std::shared_ptr<Worker> worker_;
 	isolation::DomainId peer_;
+	unsigned number_;
 	std::mutex mutex_; // of what follows
 	std::optional<borrowed<const std::byte[]>> lent_;
 	std::shared_ptr<Frames> frames_;
