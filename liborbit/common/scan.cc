@@ -213,7 +213,7 @@ public:
 
 private:
 	static constexpr std::size_t longest = 1 << 20; // bytes
-	static constexpr std::uint64_t short_ns = 100'000, long_ns = 400'000;
+	static constexpr std::uint64_t short_ns = 200'000, long_ns = 800'000;
 
 	int run_piece(const Piece &piece)
 	{
