@@ -252,16 +252,18 @@ $(generated)/%.orbit.hpp: %.idl.hpp $(wildcard isolation/idl/orbit_idl/*.py) | d
 
 # Programs with domains.
 $(BUILD)/bench/domains/domains: $(isolation_library) $(generated)/bench/domains/device.orbit.hpp
-$(BUILD)/tests/conformance/domains: $(orbitctl_parts) $(isolation_library) $(generated)/tests/conformance/domains.orbit.hpp
-$(BUILD)/tests/conformance/domains_objects: $(isolation_library) $(generated)/tests/conformance/domains_objects.orbit.hpp
+$(BUILD)/tests/conformance/domains: $(orbitctl_parts) $(isolation_library)
+$(BUILD)/tests/conformance/domains.o: $(generated)/tests/conformance/domains.orbit.hpp
+$(BUILD)/tests/conformance/domains_objects: $(isolation_library)
+$(BUILD)/tests/conformance/domains_objects.o: $(generated)/tests/conformance/domains_objects.orbit.hpp
 $(BUILD)/examples/echo-domain: $(isolation_library) $(generated)/examples/echo-domain/echo.orbit.hpp
 $(BUILD)/examples/image-domain: $(isolation_library) $(generated)/examples/image-domain/decoder.orbit.hpp
 $(BUILD)/examples/kv-store: $(isolation_library) $(generated)/examples/kv-store/store.orbit.hpp $(generated)/isolation/nvme/block.orbit.hpp
 $(BUILD)/examples/packet-forwarder: $(isolation_library) $(generated)/examples/packet-forwarder/balance.orbit.hpp $(generated)/isolation/ixgbe/net.orbit.hpp
 $(driver_benches): $(isolation_library)
-$(addprefix $(BUILD)/tests/drivers/,nvme_domain nvme_mad nvme_removal) $(BUILD)/bench/drivers/nvme: $(generated)/isolation/nvme/block.orbit.hpp
-$(addprefix $(BUILD)/tests/drivers/,ixgbe_domain ixgbe_mad ixgbe_queues) $(BUILD)/bench/drivers/ixgbe: $(generated)/isolation/ixgbe/net.orbit.hpp
-$(BUILD)/tests/drivers/ixgbe_queues: $(generated)/tests/drivers/application.orbit.hpp
+$(addprefix $(BUILD)/tests/drivers/,nvme_domain.o nvme_mad.o nvme_removal.o) $(BUILD)/bench/drivers/nvme: $(generated)/isolation/nvme/block.orbit.hpp
+$(addprefix $(BUILD)/tests/drivers/,ixgbe_domain.o ixgbe_mad.o ixgbe_queues.o) $(BUILD)/bench/drivers/ixgbe: $(generated)/isolation/ixgbe/net.orbit.hpp
+$(BUILD)/tests/drivers/ixgbe_queues.o: $(generated)/tests/drivers/application.orbit.hpp
 # What a program is compiled with beyond the rest, by its prerequisites.
 interfaces = $(foreach header,$(filter %.orbit.hpp,$^),-I$(dir $(header)) -I$(dir $(header:$(generated)/%=%)))
 domain_libraries = $(if $(filter $(isolation_library),$^),$(isolation_library))
@@ -269,11 +271,16 @@ domain_libraries_after = $(if $(filter $(isolation_library),$^),-lurcu-bp)
 $(BUILD)/examples/image-domain: domain_libraries_after += -lpng -lz
 $(BUILD)/examples/kv-store $(BUILD)/tests/isolation/kv_log: domain_libraries_after += -lz
 
-# -g1: line numbers are enough for a backtrace, and the rest takes a third of the compiler's time.
-$(BUILD)/tests/%: tests/%.cc $(library)
+# In two steps, for most of the time goes into compiling, and the library changes often.  -g1: line numbers are enough for a
+# backtrace, and the rest takes a third of the compiler's time.
+.PRECIOUS: $(BUILD)/tests/%.o
+$(BUILD)/tests/%.o: tests/%.cc
 	@mkdir -p $(@D)
 	@echo "  CXX  $@"
-	@$(CXX) $(CXXFLAGS) -g1 $(flags) $(interfaces) -o $@ $< $($(@F)_parts) $(domain_libraries) $(library) \
+	@$(CXX) $(CXXFLAGS) -g1 $(flags) $(interfaces) -c -o $@ $<
+
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(library)
+	@$(CXX) $(CXXFLAGS) $(flags) -o $@ $< $($(@F)_parts) $(domain_libraries) $(library) \
 		$(domain_libraries_after) -lgtest_main -lgtest
 
 # A debugger is to find it as it is written.
