@@ -158,7 +158,14 @@ protected:
 		Meanwhile mover(std::move(what));
 		const auto end = std::chrono::steady_clock::now() + time_of_a_scene;
 
-		for (std::uint64_t round = 1; round <= least_rounds || std::chrono::steady_clock::now() < end; round++) {
+		// Once at least: compaction of a large memory takes longer than a scene where the machine is busy.
+		const auto goes_on = [&] {
+			const auto now = std::chrono::steady_clock::now();
+
+			return now < end || (!mover.times() && now < end + patience);
+		};
+
+		for (std::uint64_t round = 1; round <= least_rounds || goes_on(); round++) {
 			write_all(round * pages);
 			const auto wrong = orbit.call({.time_limit = patience}, pool, count_wrong, pool.data(),
 						      round * pages, round % 2 == 0);
