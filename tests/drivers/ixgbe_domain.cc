@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The 82599's driver as a domain: packets go both ways, and what becomes of them and of memory when it is killed.
+#include "card_test.h"
 #include "monitor.h"
-#include "prepared.h"
-#include "wire.h"
-
-#include "domain.h"
-
-#include "../../isolation/ixgbe/channel.h"
 
 #include <atomic>
 #include <csignal>
@@ -15,35 +10,17 @@
 
 namespace {
 
-using namespace machine;
-using orbit::Domain;
 using orbit::DomainReport;
-using orbit::rref;
-using orbit::Supervisor;
-using orbit::Zone;
-using orbit::net::Channel;
-using orbit::net::Packet;
-namespace ixgbe = orbit::ixgbe;
-namespace net = orbit::net;
 
 constexpr std::size_t frames_bytes = 4 << 20;
 const Zone frames{0}, rings{1};
 const net::Settings port{.queues = 2, .entries = 512, .frame_bytes = 2048, .longest = 1514, .promiscuous = false};
 
-class IxgbeDomain : public testing::Test {
+class IxgbeDomain : public CardTest {
 protected:
 	void SetUp() override
 	{
-		ASSERT_EQ(ports().size(), 2u) << "this machine has no two 82599s";
-		ASSERT_TRUE(give(ports()[0], "vfio-pci"));
-		ASSERT_TRUE(give(ports()[1], "ixgbe"));
-		auto opened = orbit::pci::Device::open(ports()[0]);
-		ASSERT_TRUE(opened) << words_of(opened);
-		device = std::move(*opened);
-		auto made = Supervisor::create({.zones = {{2 * frames_bytes, 2 * frames_bytes}, {ixgbe::rings_bytes(port), 0}}});
-		ASSERT_TRUE(made) << words_of(made);
-		supervisor = std::move(*made);
-		wire.emplace(ports()[1]);
+		open_card({{2 * frames_bytes, 2 * frames_bytes}, {ixgbe::rings_bytes(port), 0}});
 	}
 
 	void start(bool silenced = true, unsigned restarts = 10000, bool interrupts = false)
@@ -86,12 +63,9 @@ protected:
 		}
 	}
 
-	std::unique_ptr<orbit::pci::Device> device; // outlives the domain
-	std::unique_ptr<Supervisor> supervisor;
 	std::unique_ptr<Domain> domain;
 	std::shared_ptr<net::Device> calls;
 	std::unique_ptr<Channel> channel;
-	std::optional<Wire> wire;
 	std::array<std::uint8_t, 6> mac{};
 };
 

@@ -3,12 +3,7 @@
 // A driver of the 82599 that is out of its mind: it writes any value to any register, descriptor, and part of config space,
 // while packets come. Memory that is not its device's stays as it is, its callers get errors and go on, and the next driver
 // has a device that works.
-#include "prepared.h"
-#include "wire.h"
-
-#include "domain.h"
-
-#include "../../isolation/ixgbe/channel.h"
+#include "card_test.h"
 
 #include <atomic>
 #include <fstream>
@@ -17,15 +12,6 @@
 #include <set>
 
 namespace {
-
-using namespace machine;
-using orbit::rref;
-using orbit::Supervisor;
-using orbit::Zone;
-using orbit::net::Channel;
-using orbit::net::Packet;
-namespace ixgbe = orbit::ixgbe;
-namespace net = orbit::net;
 
 constexpr std::size_t frames_bytes = 2 << 20, others_bytes = 1 << 20;
 const Zone frames{0}, rings{1}, others{2};
@@ -292,21 +278,14 @@ std::shared_ptr<orbit::isolation::Skeleton> make_device(const orbit::isolation::
 
 // --- in the main program
 
-class MadIxgbe : public testing::TestWithParam<std::uint32_t> {};
+class MadIxgbe : public CardTest, public testing::WithParamInterface<std::uint32_t> {};
 
 TEST_P(MadIxgbe, HurtsNobody)
 {
-	ASSERT_EQ(ports().size(), 2u) << "this machine has no two 82599s";
-	ASSERT_TRUE(give(ports()[0], "vfio-pci"));
-	ASSERT_TRUE(give(ports()[1], "ixgbe"));
-	auto device = orbit::pci::Device::open(ports()[0]);
-	ASSERT_TRUE(device) << words_of(device);
-	const Wire wire(ports()[1]);
-	auto supervisor = Supervisor::create({.zones = {{2 * frames_bytes, 2 * frames_bytes}, {ixgbe::rings_bytes(port), 0}, {2 * others_bytes, 2 * others_bytes}}});
-	ASSERT_TRUE(supervisor) << words_of(supervisor);
+	ASSERT_NO_FATAL_FAILURE(open_card({{2 * frames_bytes, 2 * frames_bytes}, {ixgbe::rings_bytes(port), 0}, {2 * others_bytes, 2 * others_bytes}}));
 
 	// Memory of the program's, and of a zone that the domain has no part in.
-	auto other = (*supervisor)->endpoint().make_array<std::byte>(others, others_bytes);
+	auto other = supervisor->endpoint().make_array<std::byte>(others, others_bytes);
 	ASSERT_TRUE(other) << words_of(other);
 	const Pages own(others_bytes);
 	for (const std::span<std::byte> bytes : {other->elements(), own.span()})
@@ -316,26 +295,26 @@ TEST_P(MadIxgbe, HurtsNobody)
 	ASSERT_EQ(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
 	ASSERT_EQ(write(ends[1], "m", 1), 1);
 	ASSERT_EQ(dup3(ends[0], pipe_end, O_CLOEXEC), pipe_end);
-	orbit::pci::Device *const devices[] = {device->get()};
-	auto options = ixgbe::domain_options(**supervisor, devices, {.port = port, .timeout = std::chrono::seconds(3), .restarts = {.most = 10}});
+	orbit::pci::Device *const devices[] = {device.get()};
+	auto options = ixgbe::domain_options(*supervisor, devices, {.port = port, .timeout = std::chrono::seconds(3), .restarts = {.most = 10}});
 	options.services = {{&net::DriverSkeleton::interface_, make_driver}, {&net::DeviceSkeleton::interface_, make_device}};
 	options.keep_fds.push_back(pipe_end);
 	const unsigned faults = iommu_faults();
-	auto domain = (*supervisor)->start(std::move(options));
+	auto domain = supervisor->start(std::move(options));
 	ASSERT_TRUE(domain) << words_of(domain);
 	auto proxy = (*domain)->proxy<net::DeviceProxy>();
 	ASSERT_TRUE(proxy);
 	const auto calls = std::make_shared<net::DeviceProxy>(std::move(*proxy));
-	auto memory = (*supervisor)->endpoint().make_array<std::byte>(frames, frames_bytes);
+	auto memory = supervisor->endpoint().make_array<std::byte>(frames, frames_bytes);
 	ASSERT_TRUE(memory);
-	auto opened = Channel::open(calls, (*supervisor)->endpoint(), (*domain)->connection().peer, (*domain)->recovery(), std::move(*memory), {{0, 0}});
+	auto opened = Channel::open(calls, supervisor->endpoint(), (*domain)->connection().peer, (*domain)->recovery(), std::move(*memory), {{0, 0}});
 	ASSERT_TRUE(opened) << words_of(opened);
 	Channel &channel = **opened;
 	const auto limits = calls->limits(0);
 	ASSERT_TRUE(limits);
 	const auto linked = [&] {
 		const auto link = calls->link(0);
-		return link && link->mbit == 10000 && wire.up();
+		return link && link->mbit == 10000 && wire->up();
 	};
 	ASSERT_TRUE(wait_until(linked));
 
@@ -345,8 +324,8 @@ TEST_P(MadIxgbe, HurtsNobody)
 		std::vector<std::byte> packet(1000);
 
 		for (std::uint32_t n = 0; !stop; n = (n + 1) % 1000) {
-			fill_packet(packet, limits->mac, wire.mac, n);
-			(void)wire.send(packet);
+			fill_packet(packet, limits->mac, wire->mac, n);
+			(void)wire->send(packet);
 			std::this_thread::sleep_for(std::chrono::microseconds(500));
 		}
 	});
@@ -384,11 +363,11 @@ TEST_P(MadIxgbe, HurtsNobody)
 
 			free.erase(frame);
 			if (bytes)
-				fill_packet(channel.frame(frame).first(bytes), wire.mac, limits->mac, first + to_linux++ % count);
+				fill_packet(channel.frame(frame).first(bytes), wire->mac, limits->mac, first + to_linux++ % count);
 			batch.push_back({.frame = frame, .bytes = bytes});
 			std::vector<std::byte> packet(size_of(to_ours, 1514));
-			fill_packet(packet, limits->mac, wire.mac, first + to_ours++ % count);
-			(void)wire.send(packet);
+			fill_packet(packet, limits->mac, wire->mac, first + to_ours++ % count);
+			(void)wire->send(packet);
 		}
 		const auto back = channel.submit_and_poll({}, batch, 0);
 
@@ -403,7 +382,7 @@ TEST_P(MadIxgbe, HurtsNobody)
 					in.insert(*number);
 				free.insert(one.frame);
 			}
-		while (const auto packet = wire.receive())
+		while (const auto packet = wire->receive())
 			if (const auto number = number_of(*packet); number && *number >= first)
 				out.insert(*number);
 		return in.size() == count && out.size() == count;

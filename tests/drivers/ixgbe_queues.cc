@@ -2,28 +2,15 @@
 //
 // One driver of an 82599, and two applications, each a domain with a queue of the card and a zone of frames of its own: each gets
 // what the card's RSS says is its queue's, whatever dies.
-#include "prepared.h"
-#include "wire.h"
+#include "card_test.h"
 
 #include "application.orbit.hpp"
-#include "domain.h"
-
-#include "../../isolation/ixgbe/channel.h"
 
 #include <atomic>
 #include <csignal>
 #include <set>
 
 namespace {
-
-using namespace machine;
-using orbit::Domain;
-using orbit::Supervisor;
-using orbit::Zone;
-using orbit::net::Channel;
-using orbit::net::Packet;
-namespace ixgbe = orbit::ixgbe;
-namespace net = orbit::net;
 
 static_assert(application::most_packets == net::most_packets);
 
@@ -132,7 +119,7 @@ private:
 
 // --- in the main program
 
-class Queues : public testing::Test {
+class Queues : public CardTest {
 protected:
 	// An application, and what the main program has for it: a channel, and a thread that carries packets.
 	struct Side {
@@ -147,17 +134,8 @@ protected:
 
 	void SetUp() override
 	{
-		ASSERT_EQ(ports().size(), 2u) << "this machine has no two 82599s";
-		ASSERT_TRUE(give(ports()[0], "vfio-pci"));
-		ASSERT_TRUE(give(ports()[1], "ixgbe"));
-		auto opened = orbit::pci::Device::open(ports()[0]);
-		ASSERT_TRUE(opened) << words_of(opened);
-		device = std::move(*opened);
-		wire.emplace(ports()[1]);
 		constexpr orbit::ZoneOptions zone{2 * frames_bytes, 2 * frames_bytes};
-		auto made = Supervisor::create({.zones = {zone, zone, {ixgbe::rings_bytes(port), 0}}});
-		ASSERT_TRUE(made) << words_of(made);
-		supervisor = std::move(*made);
+		ASSERT_NO_FATAL_FAILURE(open_card({zone, zone, {ixgbe::rings_bytes(port), 0}}));
 		orbit::pci::Device *const devices[] = {device.get()};
 		auto started = supervisor->start(ixgbe::domain_options(
 			*supervisor, devices, {.frames = {Zone{0}, Zone{1}}, .rings = Zone{2}, .port = port, .restarts = {.most = 10000}}));
@@ -309,9 +287,6 @@ protected:
 	}
 
 	std::uint32_t keep = frames; // what has been answered is for packets to come, by itself
-	std::unique_ptr<orbit::pci::Device> device; // outlives the domain
-	std::optional<Wire> wire;
-	std::unique_ptr<Supervisor> supervisor;
 	std::unique_ptr<Domain> driver;
 	std::array<Side, applications> sides;
 	std::array<std::uint8_t, 6> mac{};
