@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "worker.h"
 
+#include "../pci/events.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <poll.h>
 #include <thread>
-#include <unistd.h>
+#include <type_traits>
 #include <utility>
 
 namespace orbit::ixgbe {
@@ -106,17 +107,6 @@ void Worker::look_after(const Port &port)
 	std::abort();
 }
 
-// Until a queue interrupts, or `end`.
-void Worker::wait(const Use &use, Clock::time_point end)
-{
-	pollfd event{use.interrupts, POLLIN, 0};
-	std::uint64_t count;
-	const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
-
-	if (::poll(&event, 1, static_cast<int>(std::max<std::int64_t>(left, 0))) > 0)
-		[[maybe_unused]] const ssize_t taken = ::read(use.interrupts, &count, sizeof(count));
-}
-
 result<std::uint32_t> Connected::ports()
 {
 	return worker_->count_.load(std::memory_order_acquire);
@@ -167,7 +157,8 @@ result<net::Statistics> Connected::statistics(std::uint32_t port)
 			       .sent_bytes = says.sent_bytes, .missed = says.missed, .bad = says.bad};
 }
 
-result<void> Connected::set_promiscuous(std::uint32_t port, bool on)
+// Does something with a port, whose lock is held.
+template <class Act> result<void> Connected::with_port(std::uint32_t port, Act &&act)
 {
 	const auto found = worker_->find(port);
 
@@ -175,46 +166,31 @@ result<void> Connected::set_promiscuous(std::uint32_t port, bool on)
 		return tl::unexpected(found.error());
 	const std::scoped_lock locked((*found)->mutex);
 
-	(*found)->port->set_promiscuous(on);
+	if constexpr (std::is_void_v<decltype(act(*(*found)->port))>)
+		act(*(*found)->port);
+	else if (const auto done = act(*(*found)->port); !done)
+		return failed(done.error().code());
 	return {};
+}
+
+result<void> Connected::set_promiscuous(std::uint32_t port, bool on)
+{
+	return with_port(port, [&](Port &is) { is.set_promiscuous(on); });
 }
 
 result<void> Connected::accept_address(std::uint32_t port, const net::Address &address, bool on)
 {
-	const auto found = worker_->find(port);
-
-	if (!found)
-		return tl::unexpected(found.error());
-	const std::scoped_lock locked((*found)->mutex);
-
-	if (const auto done = (*found)->port->accept_address(address.mac, on); !done)
-		return failed(done.error().code());
-	return {};
+	return with_port(port, [&](Port &is) { return is.accept_address(address.mac, on); });
 }
 
 result<void> Connected::filter_vlans(std::uint32_t port, bool on)
 {
-	const auto found = worker_->find(port);
-
-	if (!found)
-		return tl::unexpected(found.error());
-	const std::scoped_lock locked((*found)->mutex);
-
-	(*found)->port->filter_vlans(on);
-	return {};
+	return with_port(port, [&](Port &is) { is.filter_vlans(on); });
 }
 
 result<void> Connected::accept_vlan(std::uint32_t port, std::uint32_t vlan, bool on)
 {
-	const auto found = worker_->find(port);
-
-	if (!found)
-		return tl::unexpected(found.error());
-	const std::scoped_lock locked((*found)->mutex);
-
-	if (const auto done = (*found)->port->accept_vlan(vlan, on); !done)
-		return failed(done.error().code());
-	return {};
+	return with_port(port, [&](Port &is) { return is.accept_vlan(vlan, on); });
 }
 
 result<std::uint32_t> Connected::use(const isolation::Handle &frames)
@@ -315,7 +291,7 @@ result<std::vector<net::Packet>> Connected::submit_and_poll(std::uint32_t port, 
 		if (use.interrupts >= 0) {
 			// What comes between this look and the sleep has been counted, and there is no sleep.
 			if (n % 2)
-				Worker::wait(use, end);
+				pci::wait_for_interrupt(use.interrupts, end);
 			else
 				(*found)->port->arm(number);
 		} else if (n < looks) {

@@ -11,7 +11,6 @@
 
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -64,7 +63,6 @@ private:
 	// ENODEV.
 	result<Started *> find(std::uint32_t port);
 	static void look_after(const Port &port);
-	static void wait(const Use &use, std::chrono::steady_clock::time_point end);
 	static void add(std::atomic<std::uint64_t> &to, std::uint64_t number) noexcept
 	{
 		// Nobody else writes there.
@@ -102,6 +100,8 @@ public:
 							 std::uint32_t wait_for) override;
 
 private:
+	template <class Act> result<void> with_port(std::uint32_t port, Act &&act);
+
 	std::shared_ptr<Worker> worker_;
 	isolation::DomainId peer_;
 	unsigned number_;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "worker.h"
 
+#include "../pci/events.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <poll.h>
 #include <thread>
 #include <unistd.h>
 
@@ -228,15 +229,9 @@ void Worker::wait(Queue &queue, std::unique_lock<std::mutex> &locked, unsigned t
 		queue.changed.wait_until(locked, end);
 		return;
 	}
-	// What has come since the queue was polled has been counted: then this does not sleep.
-	pollfd event{queue.interrupts, POLLIN, 0};
-	std::uint64_t count;
-	const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
-
 	queue.watched = true;
 	locked.unlock();
-	if (::poll(&event, 1, static_cast<int>(std::max<std::int64_t>(left, 0))) > 0)
-		[[maybe_unused]] const ssize_t taken = ::read(queue.interrupts, &count, sizeof(count));
+	pci::wait_for_interrupt(queue.interrupts, end);
 	locked.lock();
 	queue.watched = false;
 	queue.changed.notify_all();

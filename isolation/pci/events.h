@@ -4,7 +4,11 @@
 #ifndef ORBIT_ISOLATION_PCI_EVENTS_H
 #define ORBIT_ISOLATION_PCI_EVENTS_H
 
+#include <algorithm>
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include <vector>
@@ -37,6 +41,18 @@ public:
 private:
 	std::vector<int> fds_;
 };
+
+// Sleeps until one of them has counted an interrupt, or `end`, and takes what it has counted. What has come since it was taken last
+// has been counted: then this does not sleep.
+inline void wait_for_interrupt(int fd, std::chrono::steady_clock::time_point end)
+{
+	pollfd event{fd, POLLIN, 0};
+	std::uint64_t count;
+	const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now()).count();
+
+	if (::poll(&event, 1, static_cast<int>(std::max<std::int64_t>(left, 0))) > 0)
+		[[maybe_unused]] const ssize_t taken = ::read(fd, &count, sizeof(count));
+}
 
 } // namespace orbit::pci
 
