@@ -105,11 +105,11 @@ std::span<Packet> Queue::receive(std::span<Packet> room)
 		const RxWriteBack *const first = entries + head, *entry = first;
 		const std::uint32_t *number = numbers + head;
 		Packet *packet = room.data() + n;
+		std::uint32_t status = 0; // of the last entry looked at
 
 		for (; entry != first + run; entry++, number++, packet++) {
 			// The device writes an entry back whole; its length is read after the bits that say so.
-			const std::uint32_t status = __atomic_load_n(&entry->status_error, __ATOMIC_ACQUIRE);
-
+			status = __atomic_load_n(&entry->status_error, __ATOMIC_ACQUIRE);
 			if ((status & (rx::dd | rx::eop | rx::rxe)) != (rx::dd | rx::eop))
 				break;
 			const std::uint32_t bytes = entry->length, frame = *number;
@@ -128,8 +128,8 @@ std::span<Packet> Queue::receive(std::span<Packet> room)
 		if (right == run)
 			continue;
 
-		// And one that is not.
-		if (!(__atomic_load_n(&entries[head].status_error, __ATOMIC_ACQUIRE) & rx::dd))
+		// And one that is not, by the same look: to a second one, a packet that came in between would seem damaged.
+		if (!(status & rx::dd))
 			break;
 		// All packets that the device accepts fit into a frame, see MAXFRS.
 		if (entries[head].length > frame_bytes) {
