@@ -93,6 +93,10 @@ def queued(figures):
     return at_most(1.15, max(figures[f"call/queue/waiting={n}"] for n in (1, 16, 256)) / empty)
 
 
+def scanned_write(figures):
+    return at_most(1.05, figures["fault/snapshot/scanned"] / figures["fault/snapshot"])
+
+
 def fork_and_wait(figures):
     ratio = (figures["call/fork/heap=16M"]
              / figures["call/sync/pool=16M/adjacent/pages=0/call"])
@@ -150,6 +154,7 @@ CHECKS = [
     ("adaptive mode / the better fixed one (the worst of all patterns of change)", adaptive),
     ("scattered pages / adjacent ones (the worst of 256 MiB and 1 GiB)", scattered),
     ("call that queues behind others (the worst of 1, 16, 256) / on an empty queue", queued),
+    ("first write to what a running task is done with / after the task has ended", scanned_write),
     ("fork() and wait with 16 MiB / call with a pool of 16 MiB", fork_and_wait),
     (f"{ORBITS} idle orbits: memory each, beyond a forked process's", idle_orbits),
     *((f"portable: fork() and wait with {pool} / call with {pages} scattered pages changed",

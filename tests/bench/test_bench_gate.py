@@ -88,7 +88,8 @@ class Checks(unittest.TestCase):
         """Such that each holds."""
         figures = {"call/pipe": 1000.0, "call/fork/heap=16M": 200000.0,
                    "scale/orbits=1000/memory each, KiB": 150.0, "scale/forks=1000/memory each, KiB": 100.0,
-                   "fault/snapshot/task runs": 300.0, "fault/fork": 300.0}
+                   "fault/snapshot/task runs": 300.0, "fault/fork": 300.0,
+                   "fault/snapshot": 100.0, "fault/snapshot/scanned": 105.0}
         for name in ("idle", "waiting=0", "waiting=1", "waiting=16", "waiting=256"):
             figures[f"call/queue/{name}"] = 500.0
         for prefix in ("", "noerms/"):
@@ -122,13 +123,14 @@ class Checks(unittest.TestCase):
         figures = self.figures()
         figures["call/pipe"] = 700.0
         figures["call/queue/waiting=256"] = 650.0
+        figures["fault/snapshot/scanned"] = 106.0
         figures["modes/adaptive/scattered/mixed/call"] = 560.0
         figures["portable/fork/heap=1G"] = 50000.0
         wrong = [check.what for check in checks.judge(figures) if check.holds is False]
-        # One page in two modes, nothing changed, adaptive, the queue; portable: 16 pages and 1024.
-        self.assertEqual(len(wrong), 7, wrong)
+        # One page in two modes, nothing changed, adaptive, the queue, a scan; portable: 16 pages and 1024.
+        self.assertEqual(len(wrong), 8, wrong)
         text = "\n".join(checks.table(checks.judge(figures)))
-        self.assertEqual(text.count(" NO"), 7)
+        self.assertEqual(text.count(" NO"), 8)
 
     def test_what_was_not_measured_neither_holds_nor_not(self):
         found = checks.judge({})
