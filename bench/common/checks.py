@@ -90,7 +90,7 @@ def queued(figures):
     # It does not grow with the queue: +7 % with 128 before it, +10 % with 240, +2 % with 400.  What
     # lies between comes and goes with what ran before, as filling up slabs does.
     empty = min(figures["call/queue/idle"], figures["call/queue/waiting=0"])
-    return at_most(1.15, max(figures[f"call/queue/waiting={n}"] for n in (1, 16, 256)) / empty)
+    return at_most(1.05, max(figures[f"call/queue/waiting={n}"] for n in (1, 16, 256)) / empty)
 
 
 def scanned_write(figures):

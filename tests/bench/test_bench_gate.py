@@ -122,7 +122,7 @@ class Checks(unittest.TestCase):
     def test_what_does_not_hold_is_told(self):
         figures = self.figures()
         figures["call/pipe"] = 700.0
-        figures["call/queue/waiting=256"] = 650.0
+        figures["call/queue/waiting=256"] = 530.0
         figures["fault/snapshot/scanned"] = 106.0
         figures["modes/adaptive/scattered/mixed/call"] = 560.0
         figures["portable/fork/heap=1G"] = 50000.0
