@@ -61,8 +61,11 @@ def run(what, command, log, may_fail=False, **options):
 class Apt:
     """apt for as long as the directory `work` is there."""
 
-    def __init__(self, work, log, kinds=("deb-src",), advice="is there a network?", otherwise=""):
-        """advice, otherwise: what to do if nothing can be fetched, or if apt knows no Debian archive."""
+    def __init__(self, work, log, kinds=("deb-src",), advice="is there a network?", otherwise="", suite=None):
+        """advice, otherwise: what to do if nothing can be fetched, or if apt knows no Debian archive.
+
+        suite: another one of the Debian archive that the machine's apt knows.
+        """
         self.log, self.advice = log, advice
         for name in ("lists/partial", "archives/partial"):
             (work / name).mkdir(parents=True)
@@ -74,6 +77,9 @@ class Apt:
             lines = self.archives(own)
         if not lines:
             fail(f"apt knows no Debian archive{otherwise}")
+        if suite:       # security and updates are archives and suites of their own
+            lines = sorted({" ".join([*words, suite, component]) for *words, release, component in map(str.split, lines)
+                            if "-" not in release})
         (work / "sources.list").write_text("".join(f"{kind} {line}\n" for line in lines for kind in kinds))
         self.options = [*own, "-o", f"Dir::Etc::SourceList={work / 'sources.list'}", "-o", "Dir::Etc::SourceParts=/dev/null"]
         self.get("asking apt", ["update"], work)
@@ -107,10 +113,10 @@ def newest_first(versions):
     return sorted(versions, key=lambda version: [int(n) for n in re.findall(r"\d+", version)], reverse=True)
 
 
-def fetch_source(package, cache, variable):
+def fetch_source(package, cache, variable, suite=None):
     """One of Debian's source packages in a directory of a cache; the path of its .dsc.
 
-    variable: the environment's variable that tells where it is already.
+    variable: the environment's variable that tells where it is already.  suite: where it is, if not in the machine's.
     """
     given = os.environ.get(variable)
     where = Path(given).absolute() if given else cache / "source"
@@ -127,10 +133,10 @@ def fetch_source(package, cache, variable):
     with common.temporary(cache) as work:
         (work / "source").mkdir(parents=True)
         apt = Apt(work, log, advice=f"is there a network? else set {variable}",
-                  otherwise=f": set {variable} to a directory with Debian's source package {package}")
+                  otherwise=f": set {variable} to a directory with Debian's source package {package}", suite=suite)
         versions = newest_first(apt.versions(package, source=True))
         if not versions:
-            fail(f"the Debian archive that apt knows has no source of {package}: it is in Debian 12")
+            fail(f"the Debian archive that apt knows has no source of {package}: it is in {suite or 'Debian 12'}")
         # A mirror may tell of a version before it has it, or after.
         for version in versions:
             if apt.get(f"fetching the source of {package}", ["--download-only", "source", f"{package}={version}"],
