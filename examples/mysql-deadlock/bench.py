@@ -14,6 +14,7 @@ Intervals are of 95 %, by resampling the rounds.
 
 import argparse
 import contextlib
+import functools
 import json
 import multiprocessing
 import random
@@ -27,7 +28,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import server as maria  # noqa: E402
+import server as servers  # noqa: E402
 
 SERVERS = {"vanilla": (None, {}), "inline": ("plugin", {}), "thread": ("plugin", {"innodb_deadlock_detector": "thread"}),
            "orbit": ("plugin", {"innodb_deadlock_detector": "orbit"}),
@@ -39,9 +40,9 @@ VARIANTS = {"none": ("plugin", {"innodb_deadlock_detect": "OFF"}), "fork": SERVE
 CLIENTS, ROWS, UPDATES = 16, 20, 4
 
 
-def prepare(built, name, servers=None):
-    plugin, settings = (servers or SERVERS)[name]
-    server = maria.Server(built, plugin, {**settings, "max_connections": 300, "back_log": 300}).start()
+def prepare(make, name, kinds=None):
+    plugin, settings = (kinds or SERVERS)[name]
+    server = make(plugin, {**settings, "max_connections": 300, "back_log": 300}).start()
     server.sql("CREATE TABLE test.t (id INT PRIMARY KEY, v INT) ENGINE=InnoDB")
     server.sql("INSERT INTO test.t VALUES " + ", ".join(f"({i}, 0)" for i in range(200)))
     return server
@@ -62,7 +63,7 @@ def latency(server, count):
         ready, _, _ = select.select([first.socket, second.socket], [], [])
         found.append((time.monotonic() - begin) * 1000)
         for connection in sorted((first, second), key=lambda c: c.socket not in ready):
-            with contextlib.suppress(maria.Error):
+            with contextlib.suppress(servers.Error):
                 connection.finish()
             connection.sql("ROLLBACK")
     first.close()
@@ -79,9 +80,9 @@ def cycles(server, count, seed):
     found, wrong = [], 0
     before = server.status()["deadlocks"]
     for number in range(count):
-        cycle = maria.Cycle(server, choose.randrange(2, 9), seed=seed * count + number, connections=connections)
+        cycle = servers.Cycle(server, choose.randrange(2, 9), seed=seed * count + number, connections=connections)
         victims = [cycle.errors[i] for i in cycle.run()]
-        wrong += victims != [maria.DEADLOCK]
+        wrong += victims != [servers.DEADLOCK]
         found.append((cycle.after_closing or 0) * 1000)
     for connection in connections:
         connection.close()
@@ -91,7 +92,7 @@ def cycles(server, count, seed):
 def clients(path, rows, updates, count, seconds, seed, results):
     """A process with some of the clients; those that wait for an answer do not wait for each other."""
     choose = random.Random(seed)
-    connections = [maria.Connection(path) for _ in range(count)]
+    connections = [servers.Connection(path) for _ in range(count)]
     plans = {c.socket: [c, []] for c in connections}
     done = deadlocks = 0
     poll = select.poll()
@@ -115,8 +116,8 @@ def clients(path, rows, updates, count, seconds, seed, results):
             try:
                 entry[0].finish()
                 done += entry[1].pop() == "COMMIT"
-            except maria.Error as error:
-                deadlocks += error.code == maria.DEADLOCK
+            except servers.Error as error:
+                deadlocks += error.code == servers.DEADLOCK
                 entry[1].clear()
             step(entry)
     results.put((done, deadlocks))
@@ -166,7 +167,7 @@ def orderly(path, count, seconds, rate, seed, results):
     Results: how many transactions, and how many ns each took since it was due; without a rate it is due at once.
     """
     choose = random.Random(seed)
-    idle, busy, times = [maria.Connection(path) for _ in range(count)], {}, []
+    idle, busy, times = [servers.Connection(path) for _ in range(count)], {}, []
     poll = select.poll()
     begin = time.monotonic()
     due, end = begin, begin + seconds
@@ -207,9 +208,9 @@ def run_orderly(server, seconds, rate, seed):
     return found
 
 
-def run_variant(built, options):
+def run_variant(make, options):
     """As bench/apps/README.md wants it."""
-    with contextlib.closing(prepare(built, options.variant, VARIANTS)) as server:
+    with contextlib.closing(prepare(make, options.variant, VARIANTS)) as server:
         # Each wait is looked at, if only to see that it closes no cycle.
         def checks():
             return int(server.sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_waits'")[0][1])
@@ -228,6 +229,7 @@ def run_variant(built, options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", choices=servers.SERVERS, default="mariadb", help="default: %(default)s")
     parser.add_argument("--built", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
@@ -242,27 +244,28 @@ def main():
     options = parser.parse_args()
     if options.sysbench and not shutil.which("sysbench"):
         parser.error("apt-get install sysbench")
-    built = options.built or maria.build()
+    kind = servers.SERVERS[options.server]
+    make = functools.partial(kind, options.built or kind.build())
     if options.variant:
-        return run_variant(built, options)
+        return run_variant(make, options)
     names = options.servers.split(",")
     wrong = 0
     for load in options.loads:
         found = {name: [] for name in names}
         with contextlib.ExitStack() as stack:
-            servers = {name: stack.enter_context(contextlib.closing(prepare(built, name))) for name in names}
+            running = {name: stack.enter_context(contextlib.closing(prepare(make, name))) for name in names}
             for number in range(options.rounds):
                 for name in names if number % 2 else reversed(names):
                     if load == "latency":
-                        found[name] += latency(servers[name], options.deadlocks)
+                        found[name] += latency(running[name], options.deadlocks)
                     elif load == "cycles":
-                        times, bad = cycles(servers[name], options.deadlocks, options.seed + number)
+                        times, bad = cycles(running[name], options.deadlocks, options.seed + number)
                         found[name] += times
                         wrong += bad
                     else:
                         run = sysbench if options.sysbench else throughput
-                        found[name].append(run(servers[name], load, options.seconds, number * 100))
-            counted = {name: servers[name].status() for name in names}
+                        found[name].append(run(running[name], load, options.seconds, number * 100))
+            counted = {name: running[name].status() for name in names}
         for name in names:
             if load in ("latency", "cycles"):
                 cuts = statistics.quantiles(found[name], n=100)

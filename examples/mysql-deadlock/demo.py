@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Clients that run into deadlocks, while the deadlock detector goes wrong: vanilla, in a thread, in an orbit.
 
-  demo.py [--seconds N] [--clients N] [--built DIR] [FAULT...]
+  demo.py [--server mysql] [--seconds N] [--clients N] [--built DIR] [FAULT...]
 """
 
 import argparse
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import server as maria  # noqa: E402
+import server as servers  # noqa: E402
 
 FAULTS = {"none": "works", "segfault": "follows a null pointer", "abort": "calls abort()", "loop": "loops for ever",
           "memory": "eats memory", "scribble": "writes over memory", "random": "names anybody who waits",
@@ -46,27 +46,27 @@ class Client(threading.Thread):
                     connection.sql(f"UPDATE test.t SET v = v + 1 WHERE id = {row}")
                 connection.sql("COMMIT")
                 self.done += 1
-            except maria.Error as error:
-                if error.code == maria.DEADLOCK:
+            except servers.Error as error:
+                if error.code == servers.DEADLOCK:
                     self.deadlocks += 1
                     self.longest = max(self.longest, time.monotonic() - begin)
                 else:
                     self.other += 1
-            except maria.Lost:
+            except servers.Lost:
                 if connection:
                     self.lost += 1
                 connection = None
                 time.sleep(0.05)
 
 
-def run(built, column, fault, seconds, clients):
+def run(kind, built, column, fault, seconds, clients):
     """One cell of the table."""
     plugin = COLUMNS[column]
     # A server that dies is to recover.
     settings = {"innodb_doublewrite": "1", "innodb_flush_log_at_trx_commit": "2"}
     if plugin:
         settings["innodb_deadlock_detector"] = column
-    server = maria.Server(built, plugin, settings, limits={resource.RLIMIT_DATA: MEMORY})
+    server = kind(built, plugin, settings, limits={resource.RLIMIT_DATA: MEMORY})
     server.start()
     server.stop()       # so that all of the new files is written
     server.start()
@@ -93,7 +93,7 @@ def run(built, column, fault, seconds, clients):
         found = {}
         try:
             found = server.status()
-        except maria.Lost:      # it is about to die, or has died
+        except servers.Lost:      # it is about to die, or has died
             restarts += 1
         return {"committed": sum(t.done for t in threads), "deadlocks": sum(t.deadlocks for t in threads),
                 "longest": max(t.longest for t in threads), "lost": sum(t.lost for t in threads),
@@ -105,12 +105,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=12, help="for each server and fault")
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--server", choices=servers.SERVERS, default="mariadb", help="default: %(default)s")
     parser.add_argument("--built", type=Path)
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=", ".join(FAULTS))
     options = parser.parse_args()
     if unknown := set(options.faults) - set(FAULTS):
         parser.error(f"no fault is called {unknown.pop()}")
-    built = options.built or maria.build()
+    kind = servers.SERVERS[options.server]
+    built = options.built or kind.build()
     head = (f"{'the detector':24} {'in':8} {'commits':>8} {'deadlocks':>9} {'longest':>8} {'restarts':>8} "
             f"{'lost':>5} {'failures':>8} {'by itself':>9} {'after 1 s':>9}")
     print(f"{options.clients} clients, {options.seconds:g} s each; lost: connections, with the transactions they were in\n")
@@ -120,7 +122,7 @@ def main():
         for column, plugin in COLUMNS.items():
             if fault != "none" and not plugin:
                 continue        # vanilla's has no such fault
-            cell = run(built, column, fault, options.seconds, options.clients)
+            cell = run(kind, built, column, fault, options.seconds, options.clients)
             print(f"{FAULTS[fault]:24} {column:8} {cell['committed']:8} {cell['deadlocks']:9} {cell['longest']:6.2f} s "
                   f"{cell['restarts']:8} {cell['lost']:5} {cell['failures']:8} {cell['victims']:9} {cell['fallbacks']:9}",
                   flush=True)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""MariaDB's own tests of locks and deadlocks, with the detector inline, in a thread, and in an orbit.
+"""A server's own tests of locks and deadlocks, with the detector inline, in a thread, and in an orbit.
 
-  mtr.py [--built DIR] [--mode MODE...] [--core] [TEST...]
+  mtr.py [--server mysql] [--built DIR] [--mode MODE...] [--core] [TEST...]
 
 Without names: all tests of its suite innodb that speak of deadlocks or lock waits and do not want a debug server.
 Core is those with "lock" in their names.  A test that fails is run once more, as MariaDB's own runner does.  The exit status is 0 if
-no test fails with a mode that passes with the packaged InnoDB ("vanilla" among the modes tells).
+no test fails with a mode that passes with the packaged InnoDB ("vanilla" among the modes tells; of MySQL that is "inline").
 """
 
 import argparse
@@ -25,8 +25,8 @@ MODES = ("vanilla", "inline", "thread", "orbit")
 NOT_THESE = {"innodb.innodb_skip_innodb_is_tables"}
 
 
-def build(command):
-    done = subprocess.run([HERE / "build", command], stdout=subprocess.PIPE, text=True)
+def build(script, command):
+    done = subprocess.run([HERE / script, command], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(done.returncode)
     return Path(done.stdout.strip())
@@ -52,37 +52,47 @@ def choose(tests, core):
     return found
 
 
+def mariadb(options, work):
+    """The runner, where it runs, and what it takes for a mode."""
+    built, suite = options.built or build("build", "build"), build("build", "suite")
+    # The runner finds everything from where it is itself.
+    root = work / "root"
+    for part in (built / "packages", suite):
+        shutil.copytree(part, root, symlinks=True, dirs_exist_ok=True, copy_function=link)
+    (work / "plugins").mkdir()
+    shutil.copy2(built / "plugin/ha_innodb.so", work / "plugins")
+    ours = [f"plugin-dir={work / 'plugins'}", "plugin-maturity=unknown", "ignore-builtin-innodb", "plugin-load-add=ha_innodb.so"]
+    return "mariadb-test-run.pl", root / "usr/share/mysql/mysql-test", {}, lambda mode: [] if mode == "vanilla" else [
+        *ours, f"loose-innodb-deadlock-detector={mode}"]
+
+
+def mysql(options, _):
+    built = options.built or build("mysql/build", "build")
+    return ("mysql-test-run.pl", (built / "suite").resolve(), {"MTR_BINDIR": str((built / "objects").resolve())},
+            lambda mode: [] if mode == "vanilla" else [f"loose-innodb-deadlock-detector={mode}"])
+
+
 def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # what is there in between goes
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", choices=("mariadb", "mysql"), default="mariadb", help="default: %(default)s")
     parser.add_argument("--built", type=Path)
     parser.add_argument("--mode", action="append", choices=MODES)
     parser.add_argument("--core", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("tests", nargs="*")
     options = parser.parse_args()
-    built, suite = options.built or build("build"), build("suite")
     bad = {}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MTR_")}
     work = Path(tempfile.mkdtemp(prefix="orbit-mtr-"))
     try:
-        # The runner finds everything from where it is itself.
-        root = work / "root"
-        for part in (built / "packages", suite):
-            shutil.copytree(part, root, symlinks=True, dirs_exist_ok=True, copy_function=link)
-        (work / "plugins").mkdir()
-        shutil.copy2(built / "plugin/ha_innodb.so", work / "plugins")
-        tests = root / "usr/share/mysql/mysql-test"
+        runner, tests, variables, settings = {"mariadb": mariadb, "mysql": mysql}[options.server](options, work)
         names = options.tests or choose(tests, options.core)
-        for mode in options.mode or ["vanilla", "orbit"]:
-            words = [] if mode == "vanilla" else [
-                f"--mysqld=--{word}" for word in (
-                    f"plugin-dir={work / 'plugins'}", "plugin-maturity=unknown", "ignore-builtin-innodb",
-                    "plugin-load-add=ha_innodb.so", f"loose-innodb-deadlock-detector={mode}")]
+        for mode in options.mode or ["vanilla" if options.server == "mariadb" else "inline", "orbit"]:
             done = subprocess.run(
-                ["perl", "mariadb-test-run.pl", "--force", "--max-test-fail=0", "--retry=1", "--nowarnings",
+                ["perl", runner, "--force", "--max-test-fail=0", "--retry=1", "--nowarnings",
                  f"--parallel={options.jobs}", f"--vardir={work / f'var-{mode}'}", "--skip-rpl", "--testcase-timeout=10",
-                 *words, *names], cwd=tests, env=environment,
+                 *(f"--mysqld=--{word}" for word in settings(mode)), *names], cwd=tests, env={**environment, **variables},
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace")
             results = dict(re.findall(r"^(\w+\.\S+(?: '[^']*')?).*\[ (?:retry-)?(pass|fail|skipped|disabled) ", done.stdout, re.M))
             if not results:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A MariaDB server of its own for a test, and connections to it: in a directory that is gone afterwards.
+"""A server of its own for a test, and connections to it: in a directory that is gone afterwards.
 
-It is Debian's packaged server, with its own InnoDB or with the one that was built here.  It takes connections by a
-socket in that directory only, and does not ask who they are.
+It is Debian's packaged MariaDB, with its own InnoDB or with the one that was built here, or a MySQL that was built here.
+It takes connections by a socket in that directory only, and does not ask who they are.
 """
 
 import atexit
@@ -26,7 +26,7 @@ from watched import Watched  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 # Nothing is flushed: what a test leaves behind is nobody's data.
-SETTINGS = {"innodb_buffer_pool_size": "32M", "innodb_log_file_size": "16M", "innodb_flush_log_at_trx_commit": "0",
+SETTINGS = {"innodb_buffer_pool_size": "32M", "innodb_flush_log_at_trx_commit": "0",
             "innodb_flush_method": "nosync", "innodb_doublewrite": "0", "innodb_stats_persistent": "0",
             "innodb_lock_wait_timeout": "50", "innodb_use_native_aio": "0", "innodb_buffer_pool_dump_at_shutdown": "0",
             "innodb_buffer_pool_load_at_startup": "0", "max_connections": "300", "performance_schema": "0"}
@@ -72,8 +72,8 @@ class Connection:
         self.send(struct.pack("<IIB23x", 0x200 | 0x2000 | 0x8000 | 0x80000, 1 << 24, 45)
                   + b"root\0\0mysql_native_password\0", 1)
         answer = self.read()
-        if answer[:1] == b"\xfe":
-            self.send(b"", self.sequence)
+        if answer[:1] == b"\xfe":       # use another plugin; by none of them has nobody a password
+            self.send(b"\0" if answer[1:].startswith(b"caching_sha2_password\0") else b"", self.sequence)
             answer = self.read()
         self.check(answer)
 
@@ -229,59 +229,65 @@ class Cycle:
             connection.close()
 
 
-def build():
-    """The directory of what was built; builds it if need be."""
-    done = subprocess.run([HERE / "build"], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return Path(done.stdout.strip())
-
-
-class Server(Watched):
+class MariaDB(Watched):
     """A server, running from `start` to `stop`.
 
     plugin: "plugin", "faulty", or None for the packaged InnoDB.  limits: of its process, by RLIMIT_*.
     """
 
     ORBITS = "deadlocks"
+    BUILD, PROGRAM, SHARE = "build", "packages/usr/sbin/mariadbd", "packages/usr/share/mysql"
+    SETTINGS = {"innodb_log_file_size": "16M"}
+
+    @classmethod
+    def build(cls):
+        """The directory of what was built; builds it if need be."""
+        done = subprocess.run([HERE / cls.BUILD], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit(done.returncode)
+        return Path(done.stdout.strip())
 
     def __init__(self, built, plugin="plugin", settings=None, environment=None, limits=None):
         self.limits = limits or {}
-        self.work = Path(tempfile.mkdtemp(prefix="orbit-mariadb-"))
+        self.work = Path(tempfile.mkdtemp(prefix="orbit-server-"))
         atexit.register(self.close)
         self.data, self.log, self.path = self.work / "data", self.work / "log.err", self.work / "socket"
         self.fault_file = self.work / "fault"
         self.process = None
         self.environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC", "DEADLOCK_FAULT": str(self.fault_file),
                             **(environment or {})}
-        self.data.mkdir()
-        (self.data / "test").mkdir()
         self.fault_file.write_text("")
         # A copy of what it needs: users other than root cannot read a cache in root's home.
         self.home = self.work / "home"
         self.home.mkdir()
-        shutil.copy2(built / "packages/usr/sbin/mariadbd", self.home)
+        shutil.copy2(built / self.PROGRAM, self.home)
         for name in ("english", "charsets"):
-            shutil.copytree(built / "packages/usr/share/mysql" / name, self.home / "share" / name)
-        self.settings = {**SETTINGS, "datadir": self.data, "socket": self.path, "log_error": self.log,
+            shutil.copytree(built / self.SHARE / name, self.home / "share" / name)
+        self.settings = {**SETTINGS, **self.SETTINGS, "datadir": self.data, "socket": self.path, "log_error": self.log,
                          "lc_messages_dir": self.home / "share",
                          "character_sets_dir": self.home / "share/charsets",
-                         "pid_file": self.work / "pid", "tmpdir": self.work, **(settings or {})}
+                         "pid_file": self.work / "pid", "tmpdir": self.work}
+        self.install(built, plugin)
+        self.settings |= settings or {}
+        if os.getuid() == 0:
+            for path in (self.work, self.fault_file, self.data, *self.data.rglob("*")):
+                shutil.chown(path, "nobody", "nogroup")
+
+    def install(self, built, plugin):
+        """Make an empty database, and take what was built."""
+        self.data.mkdir()
+        (self.data / "test").mkdir()
         if plugin:
             (self.home / "plugin").mkdir()
             shutil.copy2(built / plugin / "ha_innodb.so", self.home / "plugin")
             self.settings |= {"plugin_dir": self.home / "plugin", "plugin_maturity": "unknown",
                               "ignore_builtin_innodb": "1", "plugin_load_add": "ha_innodb.so"}
-        if os.getuid() == 0:
-            shutil.chown(self.work, "nobody", "nogroup")
-            for path in (self.data, self.data / "test", self.fault_file):
-                shutil.chown(path, "nobody", "nogroup")
 
     def start(self):
         options = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
         user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
         self.process = subprocess.Popen(
-            [self.home / "mariadbd", "--no-defaults", "--skip-networking", "--skip-grant-tables",
+            [self.home / Path(self.PROGRAM).name, "--no-defaults", "--skip-networking", "--skip-grant-tables",
              "--skip-log-bin", *options], env=self.environment, cwd=self.work, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, preexec_fn=self.limit, **user)
         begin = time.monotonic()
@@ -342,3 +348,27 @@ class Server(Watched):
 
     def __exit__(self, *_):
         self.close()
+
+
+class MySQL(MariaDB):
+    """The same of a MySQL that was built here.  Its InnoDB is always ours, and vanilla's if nothing is set."""
+
+    BUILD, PROGRAM, SHARE = "mysql/build", "bin/mysqld", "share"
+    SETTINGS = {"innodb_redo_log_capacity": "16M", "innodb_data_file_path": "ibdata1:12M:autoextend"}
+
+    def install(self, built, plugin):
+        shutil.copytree(built / "data", self.data)
+        shutil.copytree(built / ("faulty" if plugin == "faulty" else "lib"), self.home / "lib")
+        self.environment["LD_LIBRARY_PATH"] = str(self.home / "lib")
+
+    def start(self):
+        super().start()
+        self.sql("CREATE DATABASE IF NOT EXISTS test")
+        return self
+
+    def status(self):
+        deadlocks = self.sql("SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'")
+        return {**super().status(), "deadlocks": int(deadlocks[0][0])}
+
+
+SERVERS = {"mariadb": MariaDB, "mysql": MySQL}
