@@ -94,7 +94,7 @@ def main():
                  f"--parallel={options.jobs}", f"--vardir={work / f'var-{mode}'}", "--skip-rpl", "--testcase-timeout=10",
                  *(f"--mysqld=--{word}" for word in settings(mode)), *names], cwd=tests, env={**environment, **variables},
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace")
-            results = dict(re.findall(r"^(\w+\.\S+(?: '[^']*')?).*\[ (?:retry-)?(pass|fail|skipped|disabled) ", done.stdout, re.M))
+            results = dict(re.findall(r"^(?:\[ *\d+%\] )?(\w+\.\S+(?: '[^']*')?).*\[ (?:retry-)?(pass|fail|skipped|disabled) ", done.stdout, re.M))
             if not results:
                 sys.exit(f"mtr: nothing has run:\n{done.stdout[-3000:]}")
             bad[mode] = {name for name, result in results.items() if result == "fail"}

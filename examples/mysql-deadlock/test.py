@@ -426,7 +426,7 @@ class ThreadBroken(Ported):
                 cycle.run()
             time.sleep(0.2)
         self.assertFalse(self.server.alive())
-        self.assertLess(self.server.process.returncode, 0)
+        self.assertNotEqual(self.server.process.returncode, 0)     # MySQL's handler ends the server by itself
         self.assertRegex(self.server.messages(), "got signal 11")
 
 
