@@ -285,4 +285,42 @@ TEST(DeadlockWaits, HasNoSlotWhereThereIsNoRoom)
 	EXPECT_LT(deadlock::slots_of(SIZE_MAX), deadlock::no_slot);
 }
 
+// What a MySQL server asked during some 200 deadlocks, 24 transactions at a time at most, and the victims, which were those of its own
+// rule (other_victims stayed 0).
+struct Recorded {
+	std::vector<Wait> waits;
+	std::vector<Deadlock> found;
+};
+
+const std::vector<Recorded> recorded = {
+#include "deadlock_recorded.inc"
+};
+
+TEST(DeadlockDetector, AnswersWhatMySqlAskedAsMySqlDid)
+{
+	Detector detector;
+	std::size_t deadlocks = 0;
+
+	ASSERT_GE(recorded.size(), 100U);
+	for (const Recorded &asked : recorded) {
+		std::vector<Wait> memory(1 + asked.waits.size());
+		const deadlock::Header header{asked.waits.size(), {}};
+
+		std::memcpy(memory.data(), &header, sizeof(header));
+		std::copy(asked.waits.begin(), asked.waits.end(), memory.begin() + 1);
+
+		const auto found = detector.find(memory.data(), memory.size() * sizeof(Wait), Rule::mysql, SIZE_MAX);
+
+		ASSERT_EQ(found.size(), asked.found.size());
+		for (std::size_t i = 0; i < found.size(); i++) {
+			EXPECT_EQ(found[i].victim_number, asked.found[i].victim_number);
+			EXPECT_EQ(found[i].victim, asked.found[i].victim);
+			EXPECT_EQ(found[i].latest, asked.found[i].latest);
+			EXPECT_EQ(found[i].length, asked.found[i].length);
+		}
+		deadlocks += found.size();
+	}
+	EXPECT_GE(deadlocks, 100U);
+}
+
 } // namespace

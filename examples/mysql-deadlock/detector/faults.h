@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: MIT
 //
-// For tests and the demo: a detector that goes wrong, by the word in the file that DEADLOCK_FAULT names.
+// For tests and the demo: a detector that goes wrong, by the word in the file that DEADLOCK_FAULT names, or that writes down what
+// it was asked and what it has found, in the one that DEADLOCK_RECORD names.
 #ifndef MYSQL_DEADLOCK_FAULTS_H
 #define MYSQL_DEADLOCK_FAULTS_H
 
+#include "task.h"
 #include "waits.h"
 
+#include <cinttypes>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +33,33 @@ inline std::string fault()
 	const bool read = std::fscanf(file, "%19s", word) == 1;
 	std::fclose(file);
 	return read ? word : "";
+}
+
+/// Write down a question about some waits and its answer, as tests/unit/deadlock_recorded.inc has them: names are counted from 1.
+inline void record(const Question &question, std::span<const Deadlock> found)
+{
+	const char *const path = std::getenv("DEADLOCK_RECORD");
+	const auto *const header = static_cast<const Header *>(question.memory);
+	const auto *const waits = static_cast<const Wait *>(question.memory) + 1;
+	std::FILE *const file = path ? std::fopen(path, "a") : nullptr;
+	std::map<std::uint64_t, std::uint64_t> names{{0, 0}};
+
+	if (!file)
+		return;
+	std::fputs("{{", file);
+	for (std::uint64_t slot = 0; slot < header->used; slot++) {
+		const auto name = [&names](std::uint64_t from) { return names.emplace(from, names.size()).first->second; };
+		const std::uint64_t transaction = name(waits[slot].transaction), waits_for = name(waits[slot].waits_for);
+
+		std::fprintf(file, "{%" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64 "}, ", waits[slot].number, transaction, waits_for,
+			     waits[slot].weight);
+	}
+	std::fputs("}, {", file);
+	for (const Deadlock &deadlock : found)
+		std::fprintf(file, "{%" PRIu64 ", %" PRIu64 ", %" PRIu32 ", %" PRIu32 ", %" PRIu64 "}, ", deadlock.victim_number,
+			     deadlock.latest_number, deadlock.victim, deadlock.latest, deadlock.length);
+	std::fputs("}},\n", file);
+	std::fclose(file);
 }
 
 /// Write anything over memory.

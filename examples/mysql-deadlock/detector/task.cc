@@ -26,6 +26,7 @@ std::span<const Deadlock> find(Detector &detector, const Question &question)
 	static std::vector<Deadlock> found;
 	const auto right = detector.find(question.memory, question.bytes, question.rule, most);
 
+	record(question, right);
 	found.assign(right.begin(), right.end());
 	go_wrong(question.memory, question.bytes, found);
 	return std::span(found).first(std::min(found.size(), most));
