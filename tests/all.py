@@ -353,9 +353,10 @@ def run_host(build, kernel, results):
                 host(f"portable, {tracker}, checked: {test.name}", run_example, test, tracker, "1")
 
     cases += servers.cases() + beside.cases()
-    # InnoDB is wanted by no virtual machine, and these leave a processor half idle.
+    # InnoDB is wanted by no virtual machine, and these leave a processor half idle. Of MySQL only what the patch touches.
     late = Beside(print_host)
     compile_server(late, "mysql: built", MYSQL, "built")
+    compile_server(late, "mysql: MySQL 9.x compiles", MYSQL, "short-mysql")
     return cases + run_server("postgres", POSTGRES, ("short-test", "short-regress", "short-demo"), build), late
 
 

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Of MariaDB the newest version is taken whose source and packages can both be had; what does not match is refused.
 
-Also when the archive has moved on, or is between two versions.
+Also when the archive has moved on, or is between two versions.  MySQL's source is from another suite, or from where one says.
 """
 
 import importlib.machinery
 import importlib.util
 import os
+import re
 import subprocess
+import shutil
 import sys
+import tarfile
 import tempfile
 import unittest
 from pathlib import Path
@@ -114,6 +117,89 @@ class Source(unittest.TestCase):
     def test_no_room_on_the_disk(self):
         self.assertIn("make room, or set ORBIT_CACHE", self.refused(
             sources=(NEW,), packages=(NEW,), room="echo \"E: You don't have enough free space in .\"; exit 100"))
+
+
+class MySQL(unittest.TestCase):
+    """The source that it takes; nothing is compiled."""
+
+    def setUp(self):
+        work = tempfile.TemporaryDirectory()
+        self.addCleanup(work.cleanup)
+        self.work = Path(work.name)
+        (self.work / "bin").mkdir()
+        for name in ("g++", "cmake", "ninja", "bison", "pkg-config"):
+            self.program(name, ":")
+        self.program("patch", f'exec {shutil.which("patch")} "$@"')
+        self.program("dpkg-source", "echo 'error: not unpacked here' >&2; exit 1")
+        self.program("apt-cache", "printf 'Package: mysql-9.7\\nVersion: 9.7.2-4\\n\\n'")
+        self.program("apt-get", f"""case " $* " in
+*" indextargets "*)
+    echo 'Debian|http://localhost/debian/|bookworm|main'
+    echo 'Debian|http://localhost/debian/|bookworm-updates|main'
+    echo 'Debian|http://localhost/security/|bookworm-security|main' ;;
+*" update "*) for word; do case $word in Dir::Etc::SourceList=*) cp "${{word#*=}}" {self.work}/list ;; esac; done ;;
+*" source "*) echo "$*" >mysql-9.7_9.7.2-4.dsc ;;
+esac""")
+
+    def program(self, name, text):
+        (self.work / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (self.work / "bin" / name).chmod(0o755)
+
+    def build(self, *arguments, **environment):
+        return subprocess.run([sys.executable, BUILD.parent / "mysql/build", *arguments], text=True, capture_output=True, timeout=60,
+                              env={**os.environ, "ORBIT_CACHE": str(self.work / "cache"), "LC_ALL": "C.UTF-8",
+                                   "PATH": f"{self.work / 'bin'}:{os.environ['PATH']}", **environment})
+
+    def apply(self, **environment):
+        done = self.build("apply", **environment)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        return done.stderr.splitlines()[-1]
+
+    def tarball(self, release="1.0.3"):
+        """Something of that release into which the patch does not go."""
+        tree = self.work / "mysql"
+        (tree / "storage/innobase").mkdir(parents=True)
+        (tree / "storage/innobase/CMakeLists.txt").write_text("nothing that the patch knows\n")
+        (tree / "MYSQL_VERSION").write_text("".join(f"MYSQL_VERSION_{part}={number}\n" for part, number in zip(
+            ("MAJOR", "MINOR", "PATCH"), release.split("."))))
+        name = self.work / f"mysql-{release}.tar.gz"
+        with tarfile.open(name, "w:gz") as archive:
+            archive.add(tree, "mysql")
+        return str(name)
+
+    def test_it_comes_from_another_suite_of_the_same_archive(self):
+        self.assertIn("not unpacked here", self.apply())
+        lines = (self.work / "list").read_text().splitlines()
+        self.assertEqual([line.split()[-3:] for line in lines], [["http://localhost/debian/", "sid", "main"]])
+        self.assertTrue(lines[0].startswith("deb-src "))
+        self.assertIn("mysql-9.7=9.7.2-4", (self.work / "cache/mysql/source/mysql-9.7_9.7.2-4.dsc").read_text())
+
+    def test_or_from_a_directory(self):
+        self.assertIn("holds no mysql-9.7_", self.apply(MYSQL_SRC=str(self.work)))
+        (self.work / "mysql-9.7_9.7.2-4.dsc").write_text("")
+        self.assertIn("not unpacked here", self.apply(MYSQL_SRC=str(self.work)))
+        self.assertFalse((self.work / "list").exists())
+
+    def test_or_from_a_tarball_and_another_version_is_refused(self):
+        self.assertRegex(self.apply(MYSQL_SRC=self.tarball()),
+                         r"0001-.*\.patch does not apply: .*innobase.*for MySQL 9\.7\.\d+, and this is 1\.0\.3")
+        self.assertFalse((self.work / "list").exists())
+
+    def check_or_skip(self, **environment):
+        return self.build("check", "--or-skip", "--library", "/dev/null", **environment)
+
+    def test_where_there_is_no_source_for_the_patch_its_check_is_skipped(self):
+        self.assertRegex(self.check_or_skip(MYSQL_SRC=self.tarball()).stdout, r"^1\.\.0 # SKIP .*does not apply.*this is 1\.0\.3")
+        self.program("apt-get", "echo 'E: no network here'; exit 100")
+        done = self.check_or_skip()
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(done.stdout, r"^1\.\.0 # SKIP .*no network here")
+
+    def test_and_nothing_else_is(self):
+        done = self.check_or_skip(MYSQL_SRC=self.tarball(re.search(r'RELEASE = "([\d.]+)"',
+                                                                   (BUILD.parent / "mysql/build").read_text())[1]))
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("does not apply", done.stderr)
 
 
 class Match(unittest.TestCase):
