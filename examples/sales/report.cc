@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <string_view>
 #include <sys/stat.h>
 
@@ -66,6 +67,18 @@ double most_held(const Figures &figures)
 	return most;
 }
 
+// The most of each so many in a row: a plot shows no more.
+std::vector<Figures::Sample> thin_out(const std::vector<Figures::Sample> &samples)
+{
+	const std::size_t most = 400, in_a_row = samples.size() / most + 1;
+	std::vector<Figures::Sample> thin;
+
+	for (std::size_t i = 0; i < samples.size(); i += in_a_row)
+		thin.push_back(*std::ranges::max_element(std::span(samples).subspan(i, std::min(in_a_row, samples.size() - i)),
+							 {}, &Figures::Sample::held));
+	return thin;
+}
+
 void write_samples(const std::string &path, const std::vector<Figures> &all, double pages)
 {
 	std::ofstream file(path);
@@ -76,7 +89,7 @@ void write_samples(const std::string &path, const std::vector<Figures> &all, dou
 		     << figures.way << ",p99,0," << figures.latencies.quantile(0.99) / 1e9 << '\n';
 		for (std::size_t i = 0; i < figures.queries.size(); i++)
 			file << figures.way << ",query," << i << ',' << figures.queries[i] << '\n';
-		for (const auto &sample : figures.samples)
+		for (const auto &sample : thin_out(figures.samples))
 			file << figures.way << ",held," << sample.seconds << ',' << 100 * sample.held / pages << '\n';
 	}
 }
