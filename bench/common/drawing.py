@@ -64,11 +64,11 @@ def bars(axes, data, rows):
 
 
 def line(axes, data, template, keys, label, **style):
-    """A line over those of the keys that were measured."""
+    """A line over those of the keys that were measured; keys, which names have, may be a dictionary of where they are."""
     found, values, errors = data.series(template, keys)
     if found:
-        axes.errorbar(found, values, yerr=list(zip(*errors)), label=label, marker="o", capsize=2,
-                      elinewidth=1, **style)
+        at = [keys[key] for key in found] if isinstance(keys, dict) else found
+        axes.errorbar(at, values, yerr=list(zip(*errors)), label=label, marker="o", capsize=2, elinewidth=1, **style)
 
 
 def finish(axes, xlabel, ylabel, legend=True):

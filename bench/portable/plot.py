@@ -13,7 +13,7 @@ def draw(data):
         line(left, data, f"portable/pool={{}}/{changed}/call", SIZES, label, color=color)
     line(left, data, "portable/fork/heap={}", SIZES, "fork() and wait", color=FORK)
     left.set(yscale="log", title="Size of the pool, or heap")
-    finish(left, "size", data.unit)
+    finish(left, "MiB", data.unit)
     bars(right, data, [
         ("16 pages, scattered", "portable/pool=256M/scattered/pages=16/call", ORBIT),
         ("16 pages, adjacent", "portable/pool=256M/adjacent/pages=16/call", ORBIT),
