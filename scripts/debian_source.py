@@ -58,6 +58,19 @@ def run(what, command, log, may_fail=False, **options):
     return done.returncode == 0
 
 
+def write(path, text):
+    """Write a file of which make or ninja knows by its time whether it has changed."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def copy_headers(directory, to):
+    """So that what is compiled with them does not depend on where this project is; a copy's time is that of a change."""
+    for header in sorted(directory.glob("*.h")):
+        write(to / header.name, header.read_text())
+
+
 class Apt:
     """apt for as long as the directory `work` is there."""
 
