@@ -277,6 +277,27 @@ TEST(DeadlockWaits, AnotherWaitInTheSameSlotHasAnotherNumber)
 	EXPECT_EQ(waits.bytes(), 2 * sizeof(Wait));
 }
 
+TEST(DeadlockWaits, KnowsWhoIsWaitedFor)
+{
+	Memory memory(2000);
+	Waits waits(memory.data(), memory.bytes());
+	const std::uint32_t slot = waits.begin(1, 2, 0);
+
+	waits.begin(3, 4, 0);
+	EXPECT_TRUE(waits.is_waited_for(2));
+	EXPECT_TRUE(waits.is_waited_for(4));
+	EXPECT_FALSE(waits.is_waited_for(1));
+	waits.change(slot, 5);
+	EXPECT_FALSE(waits.is_waited_for(2));
+	EXPECT_TRUE(waits.is_waited_for(5));
+	waits.end(slot);
+	EXPECT_FALSE(waits.is_waited_for(5));
+	// Where it would have to look at many, the detector is asked.
+	for (std::uint64_t i = 0; i < 1100; i++)
+		waits.begin(10 + i, 4, 0);
+	EXPECT_TRUE(waits.is_waited_for(1));
+}
+
 TEST(DeadlockWaits, HasNoSlotWhereThereIsNoRoom)
 {
 	for (const std::size_t bytes : {std::size_t{0}, sizeof(Wait), 2 * sizeof(Wait) - 1})

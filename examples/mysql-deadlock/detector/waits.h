@@ -5,6 +5,7 @@
 #ifndef MYSQL_DEADLOCK_WAITS_H
 #define MYSQL_DEADLOCK_WAITS_H
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -92,6 +93,16 @@ public:
 	std::uint64_t number(std::uint64_t slot) const
 	{
 		return slot < slots_ && slot < header_->used ? waits_[slot].number : 0;
+	}
+
+	/// Whether any of them waits for a transaction. Where there are more than it looks at, it says so, too.
+	bool is_waited_for(std::uint64_t transaction) const
+	{
+		constexpr std::size_t most = 1024;
+
+		return used() > most || std::any_of(waits_, waits_ + used(), [=](const Wait &wait) {
+			       return wait.number && wait.waits_for == transaction;
+		       });
 	}
 
 	std::size_t slots() const { return slots_; }
